@@ -1,0 +1,155 @@
+// The matrix product shared by all operations: C (+)= A B with B packed into panels, C in fp32.
+//
+// Everything is counted in 4-byte units along the summed dimension. A unit is one float, or a pair of bf16 where the
+// instruction set multiplies pairs (AVX-512-BF16); the loops are the same for both. A is read in place by broadcasting
+// units, B is packed once and read as vectors:
+//
+//     panel 0: columns 0 .. w0, panel 1: the next w1, ...; inside a panel unit k of all its columns is contiguous.
+#pragma once
+#include "core/buffer.h"
+#include "simd/convert.h"
+#include "simd/vec.h"
+
+namespace vlmk::VLMK_ISA {
+
+// The register tile: kRows x kPanelVectors accumulators, plus one row of B and one broadcast of A, fill the register
+// file (32 registers with 16 lanes, else 16).
+constexpr int kRows = 6;
+constexpr int kPanelVectors = kLanes == 16 ? 4 : 2;
+
+struct F32Unit {
+    using Unit = float;
+    using Reg = Vec;
+    static constexpr int64_t kDepth = 1;  // elements in a unit
+    static Reg splat_unit(const Unit* a) { return splat(*a); }
+    static Vec multiply_add(Vec sum, Reg a, Reg b) { return sum + a * b; }
+};
+
+struct Bf16Unit {
+    using Unit = uint32_t;
+    using Reg = UintVec;
+    static constexpr int64_t kDepth = 2;
+    static Reg splat_unit(const Unit* a) { return (Reg)splat(load_as<int32_t>(a)); }
+    static Vec multiply_add(Vec sum, Reg a, Reg b) {
+#if defined(__AVX512BF16__)
+        return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+        sum = sum + (Vec)(a << 16) * (Vec)(b << 16);
+        return sum + (Vec)(a & 0xffff0000u) * (Vec)(b & 0xffff0000u);
+#endif
+    }
+};
+
+template <class T>
+struct UnitOf {
+    using type = F32Unit;
+};
+#if VLMK_BF16_DOT
+template <>
+struct UnitOf<bf16> {
+    using type = Bf16Unit;
+};
+#endif
+
+// How `columns` columns are cut into panels of at most kPanelVectors vectors, as even as possible (a narrow last panel
+// would waste the register tile).
+struct Panels {
+    int64_t columns, vectors, count, base, wider;
+
+    explicit Panels(int64_t n)
+        : columns(n),
+          vectors((n + kLanes - 1) / kLanes),
+          count((vectors + kPanelVectors - 1) / kPanelVectors),
+          base(count > 0 ? vectors / count : 0),
+          wider(count > 0 ? vectors % count : 0) {}
+
+    int64_t first_vector(int64_t panel) const { return panel * base + (panel < wider ? panel : wider); }
+    int64_t width(int64_t panel) const { return base + (panel < wider ? 1 : 0); }
+    int64_t padded_columns() const { return vectors * kLanes; }
+};
+
+template <class U>
+inline int64_t units(int64_t elements) {
+    return (elements + U::kDepth - 1) / U::kDepth;
+}
+
+// B (depth x columns) packed. `depth` is in units.
+template <class U>
+struct PackedB {
+    Panels panels;
+    int64_t depth;
+    const typename U::Unit* data;
+
+    const typename U::Unit* panel(int64_t p, int64_t first_unit) const {
+        return data + panels.first_vector(p) * kLanes * depth + first_unit * panels.width(p) * kLanes;
+    }
+};
+
+template <class U>
+inline int64_t packed_size(int64_t elements, int64_t columns) {
+    return units<U>(elements) * Panels(columns).padded_columns();
+}
+
+namespace detail {
+
+template <class U, int Rows, int Vectors>
+void register_tile(int64_t depth, const typename U::Unit* a, int64_t a_row, int64_t a_unit, const typename U::Unit* b,
+                   float* c, int64_t c_row, bool accumulate) {
+    Vec sum[Rows][Vectors];
+    for (int r = 0; r < Rows; ++r)
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = accumulate ? load(c + r * c_row + v * kLanes) : Vec{};
+    for (int64_t k = 0; k < depth; ++k, a += a_unit, b += Vectors * kLanes) {
+        typename U::Reg right[Vectors];
+        for (int v = 0; v < Vectors; ++v) right[v] = load_as<typename U::Reg>(b + v * kLanes);
+        for (int r = 0; r < Rows; ++r) {
+            const typename U::Reg left = U::splat_unit(a + r * a_row);
+            for (int v = 0; v < Vectors; ++v) sum[r][v] = U::multiply_add(sum[r][v], left, right[v]);
+        }
+    }
+    for (int r = 0; r < Rows; ++r)
+        for (int v = 0; v < Vectors; ++v) store(c + r * c_row + v * kLanes, sum[r][v]);
+}
+
+template <class U>
+using RegisterTile = void (*)(int64_t, const typename U::Unit*, int64_t, int64_t, const typename U::Unit*, float*,
+                              int64_t, bool);
+
+template <class U, int Vectors>
+RegisterTile<U> tile_of_rows(int64_t rows) {
+    constexpr RegisterTile<U> table[kRows] = {register_tile<U, 1, Vectors>, register_tile<U, 2, Vectors>,
+                                              register_tile<U, 3, Vectors>, register_tile<U, 4, Vectors>,
+                                              register_tile<U, 5, Vectors>, register_tile<U, 6, Vectors>};
+    return table[rows - 1];
+}
+
+template <class U>
+RegisterTile<U> tile_of(int64_t rows, int64_t vectors) {
+    if constexpr (kPanelVectors == 4) {
+        if (vectors == 4) return tile_of_rows<U, 4>(rows);
+        if (vectors == 3) return tile_of_rows<U, 3>(rows);
+    }
+    return vectors == 2 ? tile_of_rows<U, 2>(rows) : tile_of_rows<U, 1>(rows);
+}
+
+}  // namespace detail
+
+// C (rows x b.panels.columns) = A B, or += with `accumulate`, over units [first_unit, first_unit + depth) of B. A(r, k)
+// = a[r * a_row + k * a_unit], k counted from 0. Rows of C need room for padded_columns() floats; the padding receives
+// zeros (or what it held plus zeros).
+template <class U>
+void product(bool accumulate, int64_t rows, const typename U::Unit* a, int64_t a_row, int64_t a_unit,
+             const PackedB<U>& b, int64_t first_unit, int64_t depth, float* c, int64_t c_row) {
+    const int64_t tiles = (rows + kRows - 1) / kRows;
+    for (int64_t p = 0; p < b.panels.count; ++p) {
+        const typename U::Unit* panel = b.panel(p, first_unit);
+        float* c_panel = c + b.panels.first_vector(p) * kLanes;
+        for (int64_t t = 0, row = 0; t < tiles; ++t) {
+            const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);
+            detail::tile_of<U>(height, b.panels.width(p))(depth, a + row * a_row, a_row, a_unit, panel,
+                                                          c_panel + row * c_row, c_row, accumulate);
+            row += height;
+        }
+    }
+}
+
+}  // namespace vlmk::VLMK_ISA

@@ -1,0 +1,80 @@
+// The vector vocabulary of the kernels: one register of VLMK_LANES floats, written with the compiler's vector
+// extensions so that the same source serves every instruction set (and any compiler target: a vector wider than the
+// machine's is split by the compiler). Include only from sources compiled per instruction set.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "core/dtype.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace vlmk::VLMK_ISA {
+
+constexpr int kLanes = VLMK_LANES;
+
+typedef float Vec __attribute__((vector_size(4 * VLMK_LANES)));
+typedef int32_t IntVec __attribute__((vector_size(4 * VLMK_LANES)));
+typedef uint32_t UintVec __attribute__((vector_size(4 * VLMK_LANES)));
+typedef uint16_t HalfBits __attribute__((vector_size(2 * VLMK_LANES)));
+typedef uint8_t ByteVec __attribute__((vector_size(VLMK_LANES)));
+
+// Reading and writing at any address: the same types without alignment and aliasing assumptions.
+template <class V, class P>
+inline V load_as(const P* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+template <class V, class P>
+inline void store_as(P* to, V v) {
+    std::memcpy(to, &v, sizeof v);
+}
+
+// v - 0 is v for every v (also -0), and compilers turn it into a broadcast.
+inline Vec splat(float value) { return value - Vec{}; }
+inline IntVec splat(int32_t value) { return value - IntVec{}; }
+
+inline Vec select(IntVec condition, Vec yes, Vec no) {
+    return (Vec)((condition & (IntVec)yes) | (~condition & (IntVec)no));
+}
+
+// Largest and smallest; the second argument where either is NaN.
+inline Vec max(Vec a, Vec b) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif VLMK_LANES == 8 && defined(__AVX__)
+    return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return select((IntVec)(a > b), a, b);
+#endif
+}
+inline Vec min(Vec a, Vec b) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif VLMK_LANES == 8 && defined(__AVX__)
+    return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return select((IntVec)(a < b), a, b);
+#endif
+}
+
+// Sum and maximum over the lanes, always in the same tree order.
+inline float reduce_add(Vec v) {
+    float lanes[kLanes];
+    store_as(lanes, v);
+    for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+    return lanes[0];
+}
+inline float reduce_max(Vec v) {
+    float lanes[kLanes];
+    store_as(lanes, v);
+    for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+    return lanes[0];
+}
+
+}  // namespace vlmk::VLMK_ISA
