@@ -1,0 +1,97 @@
+"""What every operator shares: registration with torch.library, the eager shortcut past the dispatcher, autocast, refusals.
+
+An operation `x` is two functional operators, `torch.ops.vlmkernels.x_forward` and `x_backward`. Its public function goes
+
+- straight to the implementation when nothing needs the dispatcher and no input needs a gradient: a tiny call then costs no more than torch's own;
+- through an autograd.Function around the two implementations when only eager autograd is needed (a third of the cost of the dispatcher's autograd);
+- through torch.ops otherwise (compile, export, functional transforms, fake tensors, tensor subclasses, modes), where everything is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+__all__ = ["autocast_dtype", "define", "eager", "needs_grad", "refuse_double_backward"]
+
+_library = torch.library.Library("vlmkernels", "DEF")
+_plain_types = (Tensor, Parameter)
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+_interpreter = torch._C._functorch.peek_interpreter_stack
+_tracing = torch._C._get_tracing_state
+
+
+def eager(*tensors: Tensor | None) -> bool:
+    """True if nothing between the caller and the kernel wants to see the operator: no tracing, no transform, no mode, no tensor subclass."""
+    if torch.compiler.is_compiling():
+        return False
+    if _dispatch_modes() or _function_modes() or _interpreter() is not None or _tracing() is not None:
+        return False
+    return all(tensor is None or type(tensor) in _plain_types for tensor in tensors)
+
+
+def needs_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The dtype autocast asks for on this device, or None where it is off."""
+    if not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
+def refuse_double_backward(operation: str) -> Callable[..., None]:
+    """A backward formula that raises: the kernels have no second derivative, and a wrong one must not pass for right."""
+
+    def backward(ctx: Any, *grads: Tensor) -> None:
+        raise NotImplementedError(
+            f"{operation} has no second derivative (double backward); compute it with the functions of vlmkernels.reference, which plain autograd differentiates twice"
+        )
+
+    return backward
+
+
+def define(
+    name: str,
+    schema: str,
+    implementation: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any],
+    vmap: Callable[..., Any] | None = None,
+    autocast: Callable[..., Sequence[Any]] | None = None,
+) -> None:
+    """Registers ``vlmkernels::name`` with `schema` (the text after the name).
+
+    `implementation` chooses the backend itself and serves every device. `fake` returns empty outputs with true shapes and strides. `backward` and
+    `setup_context` are as for torch.library.register_autograd. `vmap(info, in_dims, *args)` as for torch.library.register_vmap. `autocast(dtype, *args)` returns
+    the arguments cast as autocast wants them.
+    """
+    qualified = f"vlmkernels::{name}"
+    _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=_library)
+    torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+    if vmap is not None and hasattr(torch.library, "register_vmap"):
+        torch.library.register_vmap(qualified, vmap, lib=_library)
+    if autocast is not None:
+        for device in ("CPU", "CUDA"):
+            _library.impl(name, _autocast_kernel(name, device, autocast), f"Autocast{device}")
+
+
+def _autocast_kernel(name: str, device: str, cast: Callable[..., Sequence[Any]]) -> Callable[..., Any]:
+    device_type = device.lower()
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, f"Autocast{device}"))
+
+    def kernel(*args: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(keys):
+            return getattr(torch.ops.vlmkernels, name)(*cast(torch.get_autocast_dtype(device_type), *args))
+
+    return kernel
