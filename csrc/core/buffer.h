@@ -6,20 +6,22 @@
 #include <cstdlib>
 #include <new>
 
+#include "core/inline.h"
+
 namespace vlmk {
 
 template <class T>
 class Buffer {
   public:
-    Buffer() = default;
-    explicit Buffer(int64_t count) {
+    VLMK_INLINE Buffer() {}
+    VLMK_INLINE explicit Buffer(int64_t count) {
         if (count <= 0) return;
         const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + kAlignment - 1) / kAlignment * kAlignment;
         data_ = static_cast<T*>(std::aligned_alloc(kAlignment, bytes));
         if (data_ == nullptr) throw std::bad_alloc();
     }
-    Buffer(Buffer&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
-    Buffer& operator=(Buffer&& other) noexcept {
+    VLMK_INLINE Buffer(Buffer&& other) noexcept : data_(other.data_) { other.data_ = nullptr; }
+    VLMK_INLINE Buffer& operator=(Buffer&& other) noexcept {
         T* mine = data_;
         data_ = other.data_;
         other.data_ = mine;
@@ -27,11 +29,11 @@ class Buffer {
     }
     Buffer(const Buffer&) = delete;
     Buffer& operator=(const Buffer&) = delete;
-    ~Buffer() { std::free(data_); }
+    VLMK_INLINE ~Buffer() { std::free(data_); }
 
-    T* get() const { return data_; }
-    T& operator[](int64_t i) const { return data_[i]; }
-    explicit operator bool() const { return data_ != nullptr; }
+    VLMK_INLINE T* get() const { return data_; }
+    VLMK_INLINE T& operator[](int64_t i) const { return data_[i]; }
+    VLMK_INLINE explicit operator bool() const { return data_ != nullptr; }
 
   private:
     static constexpr size_t kAlignment = 64;

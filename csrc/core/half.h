@@ -5,24 +5,25 @@
 #include <cstring>
 
 #include "core/dtype.h"
+#include "core/inline.h"
 
 namespace vlmk {
 
-inline float bits_to_float(uint32_t bits) {
+VLMK_INLINE float bits_to_float(uint32_t bits) {
     float value;
     std::memcpy(&value, &bits, 4);
     return value;
 }
-inline uint32_t float_to_bits(float value) {
+VLMK_INLINE uint32_t float_to_bits(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
     return bits;
 }
 
-inline float to_float(float value) { return value; }
-inline float to_float(uint8_t value) { return static_cast<float>(value); }
-inline float to_float(bf16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
-inline float to_float(f16 value) {
+VLMK_INLINE float to_float(float value) { return value; }
+VLMK_INLINE float to_float(uint8_t value) { return static_cast<float>(value); }
+VLMK_INLINE float to_float(bf16 value) { return bits_to_float(static_cast<uint32_t>(value.bits) << 16); }
+VLMK_INLINE float to_float(f16 value) {
     const uint32_t sign = static_cast<uint32_t>(value.bits & 0x8000u) << 16;
     const uint32_t magnitude = value.bits & 0x7fffu;
     if (magnitude >= 0x7c00u) return bits_to_float(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
@@ -30,13 +31,13 @@ inline float to_float(f16 value) {
     return bits_to_float(sign | float_to_bits(bits_to_float(magnitude << 13) * 0x1p112f));
 }
 
-inline void from_float(float value, float& out) { out = value; }
-inline void from_float(float value, bf16& out) {
+VLMK_INLINE void from_float(float value, float& out) { out = value; }
+VLMK_INLINE void from_float(float value, bf16& out) {
     const uint32_t bits = float_to_bits(value);
     const bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
     out.bits = static_cast<uint16_t>(nan ? (bits >> 16) | 0x40u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
-inline void from_float(float value, f16& out) {
+VLMK_INLINE void from_float(float value, f16& out) {
     const uint32_t bits = float_to_bits(value);
     const uint32_t sign = (bits >> 16) & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;

@@ -40,5 +40,6 @@ void set_active_isa(const std::string& name);
         VLMK_ON_X86(case ::vlmk::Isa::avx2 : return ::vlmk::avx2::function(__VA_ARGS__);                \
                     case ::vlmk::Isa::avx512 : return ::vlmk::avx512::function(__VA_ARGS__);            \
                     case ::vlmk::Isa::avx512_bf16 : return ::vlmk::avx512_bf16::function(__VA_ARGS__);) \
-        default : return ::vlmk::baseline::function(__VA_ARGS__);                                       \
+        default:                                                                                        \
+            return ::vlmk::baseline::function(__VA_ARGS__);                                             \
     }

@@ -152,8 +152,9 @@ def attention_backward(
     dq = options.scale * ds @ k
     dk = options.scale * ds.mT @ q
     dv = p.mT @ do
-    dk = dk.view(batch, heads_k, -1, seqlen_k, head_dim).sum(2) if heads_k else dk
-    dv = dv.view(batch, heads_k, -1, seqlen_k, head_dim).sum(2) if heads_k else dv
+    group = q.shape[1] // max(heads_k, 1)
+    dk = dk.reshape(batch, heads_k, group, seqlen_k, head_dim).sum(2)
+    dv = dv.reshape(batch, heads_k, group, seqlen_k, head_dim).sum(2)
     return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype)
 
 

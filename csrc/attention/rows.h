@@ -1,0 +1,75 @@
+// Which query rows a task handles and which keys each of them may see. Compiled per instruction set.
+#pragma once
+#include <algorithm>
+
+#include "attention/problem.h"
+
+namespace vlmk::VLMK_ISA {
+
+// One sequence of the batch: where its rows start and how many there are.
+struct Sequence {
+    int64_t index, first_q, seqlen_q, first_k, seqlen_k;
+
+    Sequence(const AttentionProblem& p, int64_t b)
+        : index(b), first_q(0), seqlen_q(p.seqlen_q), first_k(0), seqlen_k(p.seqlen_k) {
+        if (p.cu_seqlens_q == nullptr) return;
+        first_q = p.cu_seqlens_q[b];
+        seqlen_q = p.cu_seqlens_q[b + 1] - first_q;
+        first_k = p.cu_seqlens_k[b];
+        seqlen_k = p.cu_seqlens_k[b + 1] - first_k;
+    }
+};
+
+template <class T>
+inline T* row_pointer(const HeadTensor& t, const Sequence& s, int64_t first, int64_t head, int64_t row) {
+    return static_cast<T*>(t.data) + s.index * t.batch_stride + head * t.head_stride + (first + row) * t.row_stride;
+}
+
+inline int64_t lse_index(const AttentionProblem& p, const Sequence& s, int64_t head, int64_t row) {
+    const int64_t batch = p.cu_seqlens_q == nullptr ? s.index : 0;
+    return (batch * p.heads_q + head) * p.seqlen_q + s.first_q + row;
+}
+
+// A query row: its head, its position in the sequence, and the keys [low, high) that causality and window leave it.
+struct Row {
+    int64_t head, position, low, high;
+
+    bool sees_all(int64_t begin, int64_t end) const { return low <= begin && end <= high; }
+};
+
+inline Row make_row(const AttentionProblem& p, const Sequence& s, int64_t head, int64_t position) {
+    const int64_t aligned = p.causal == Causal::top_left ? position : position + s.seqlen_k - s.seqlen_q;
+    int64_t low = 0, high = s.seqlen_k;
+    if (p.window_left >= 0) low = std::clamp<int64_t>(aligned - p.window_left, 0, s.seqlen_k);
+    if (p.window_right >= 0) high = std::clamp<int64_t>(aligned + p.window_right + 1, 0, s.seqlen_k);
+    if (p.causal != Causal::none) high = std::min(high, std::clamp<int64_t>(aligned + 1, 0, s.seqlen_k));
+    return {head, position, low, high};
+}
+
+// Up to Capacity rows of the heads that share one key head, heads one after the other.
+template <int64_t Capacity>
+struct RowBlock {
+    int64_t count = 0;
+    int64_t low = 0, high = 0;  // union of the rows' key ranges
+    Row rows[Capacity];
+
+    RowBlock(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t first_row) {
+        const int64_t group = p.heads_q / p.heads_k, total = group * s.seqlen_q;
+        count = std::min(Capacity, total - first_row);
+        low = s.seqlen_k;
+        for (int64_t r = 0; r < count; ++r) {
+            const int64_t row = first_row + r;
+            rows[r] = make_row(p, s, key_head * group + row / s.seqlen_q, row % s.seqlen_q);
+            if (rows[r].low >= rows[r].high) continue;
+            low = std::min(low, rows[r].low);
+            high = std::max(high, rows[r].high);
+        }
+    }
+};
+
+template <int64_t Capacity>
+int64_t row_blocks(const AttentionProblem& p, const Sequence& s) {
+    return (p.heads_q / p.heads_k * s.seqlen_q + Capacity - 1) / Capacity;
+}
+
+}  // namespace vlmk::VLMK_ISA

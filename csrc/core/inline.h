@@ -1,0 +1,5 @@
+#pragma once
+
+// For functions in headers that kernel sources of several instruction sets include: without inlining, the linker would
+// keep one copy, compiled for one of the sets, for all.
+#define VLMK_INLINE inline __attribute__((always_inline))
