@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "attention/problem.h"
 #include "core/error.h"
 #include "python/operations.h"
@@ -99,13 +101,12 @@ void fill_masks(AttentionProblem& p, const TensorView& mask, const TensorView& v
     }
 }
 
-void fill_options(AttentionProblem& p, int causal, int64_t window_left, int64_t window_right, double scale,
-                  double softcap, int64_t tokens_per_tile, int threads) {
+void fill_options(AttentionProblem& p, int causal, int64_t window_left, int64_t window_right, double softcap,
+                  int64_t tokens_per_tile, int threads) {
     require(causal >= 0 && causal <= 2, "causal must be 0, 1 or 2");
     p.causal = static_cast<Causal>(causal);
     p.window_left = window_left;
     p.window_right = window_right;
-    p.scale = static_cast<float>(scale);
     p.softcap = static_cast<float>(softcap);
     p.tokens_per_tile = tokens_per_tile;
     p.threads = threads < 1 ? 1 : threads;
@@ -116,12 +117,13 @@ void run_backward(const AttentionProblem& p) { VLMK_CALL_ACTIVE_ISA(attention_ba
 
 void forward(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse, py::handle mask,
              py::handle visible, py::handle query_padding, py::handle key_padding, py::handle cu_seqlens_q,
-             py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right, double scale,
+             py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right, py::handle scale,
              double softcap, int64_t tokens_per_tile, int threads) {
     AttentionProblem p;
     const TensorView q = view(query, "query"), k = view(key, "key");
-    fill_options(p, causal, window_left, window_right, scale, softcap, tokens_per_tile, threads);
+    fill_options(p, causal, window_left, window_right, softcap, tokens_per_tile, threads);
     fill_sizes(p, q, k, view(cu_seqlens_q, "cu_seqlens_q"), view(cu_seqlens_k, "cu_seqlens_k"));
+    p.scale = scale.is_none() ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : scale.cast<float>();
     p.query = like(p, q, "query", true);
     p.key = like(p, k, "key", false);
     p.value = like(p, view(value, "value"), "value", false);
@@ -137,11 +139,12 @@ void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::ha
               py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key, py::handle grad_value,
               py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
               py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right,
-              double scale, double softcap, int64_t tokens_per_tile, int threads) {
+              py::handle scale, double softcap, int64_t tokens_per_tile, int threads) {
     AttentionProblem p;
     const TensorView q = view(query, "query"), k = view(key, "key");
-    fill_options(p, causal, window_left, window_right, scale, softcap, tokens_per_tile, threads);
+    fill_options(p, causal, window_left, window_right, softcap, tokens_per_tile, threads);
     fill_sizes(p, q, k, view(cu_seqlens_q, "cu_seqlens_q"), view(cu_seqlens_k, "cu_seqlens_k"));
+    p.scale = scale.is_none() ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : scale.cast<float>();
     p.query = like(p, q, "query", true);
     p.key = like(p, k, "key", false);
     p.value = like(p, view(value, "value"), "value", false);

@@ -43,6 +43,12 @@ if _requested is not None and _requested not in (*BACKENDS, "auto"):
 if _requested == "auto":
     _requested = None
 
+
+def kernels_allowed() -> bool:
+    """True if the compiled module is there and nothing asks for another backend."""
+    return native is not None and _requested in (None, "cpu")
+
+
 _choices: dict[tuple[str, str, torch.dtype], str] = {}
 
 

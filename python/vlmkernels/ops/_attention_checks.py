@@ -14,7 +14,7 @@ Causal = Literal["top_left", "bottom_right"]
 Window = tuple[int | None, int | None]
 
 MAX_HEAD_DIM = 256
-_CAUSAL = {None: NOT_CAUSAL, "top_left": TOP_LEFT, "bottom_right": BOTTOM_RIGHT}
+CAUSAL = {None: NOT_CAUSAL, "top_left": TOP_LEFT, "bottom_right": BOTTOM_RIGHT}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -77,7 +77,7 @@ def make_options(
 ) -> Options:
     if causal is None and window is None and softcap is None and scale is None:
         return Options(scale=1.0 / math.sqrt(head_dim), tokens_per_tile=tokens_per_tile)
-    if causal not in _CAUSAL:
+    if causal not in CAUSAL:
         raise ValueError(
             f'causal is {causal!r}; use None, "top_left" (key j <= query i) or "bottom_right" (key j <= i + Sk - Sq)'
         )
@@ -88,7 +88,7 @@ def make_options(
         raise ValueError(f"scale is {scale!r}; it must be a finite number, or None for 1 / sqrt(head_dim)")
     if softcap is not None and (not isinstance(softcap, (int, float)) or not math.isfinite(softcap) or softcap <= 0):
         raise ValueError(f"softcap is {softcap!r}; it must be a finite number above 0, or None")
-    return Options(_CAUSAL[causal], left, right, float(scale), float(softcap or 0.0), tokens_per_tile)
+    return Options(CAUSAL[causal], left, right, float(scale), float(softcap or 0.0), tokens_per_tile)
 
 
 def _window_sides(window: Window | None) -> tuple[int, int]:

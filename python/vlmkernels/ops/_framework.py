@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["autocast_dtype", "define", "eager", "needs_grad", "refuse_double_backward"]
+__all__ = ["autocast_dtype", "define", "eager", "needs_grad", "refuse_double_backward", "undisturbed"]
 
 _library = torch.library.Library("vlmkernels", "DEF")
 _plain_types = (Tensor, Parameter)
@@ -26,22 +26,38 @@ _interpreter = torch._C._functorch.peek_interpreter_stack
 _tracing = torch._C._get_tracing_state
 
 
+def undisturbed() -> bool:
+    """True if nothing between the caller and the kernel wants to see the operator: no tracing, no functional transform, no mode."""
+    return not (
+        torch.compiler.is_compiling()
+        or _dispatch_modes()
+        or _function_modes()
+        or _interpreter() is not None
+        or _tracing() is not None
+    )
+
+
 def eager(*tensors: Tensor | None) -> bool:
-    """True if nothing between the caller and the kernel wants to see the operator: no tracing, no transform, no mode, no tensor subclass."""
-    if torch.compiler.is_compiling():
+    """True if the call may go past the dispatcher: undisturbed, and no tensor is of a subclass with its own ideas."""
+    if not undisturbed():
         return False
-    if _dispatch_modes() or _function_modes() or _interpreter() is not None or _tracing() is not None:
-        return False
-    return all(tensor is None or type(tensor) in _plain_types for tensor in tensors)
+    for tensor in tensors:  # noqa: SIM110 (a generator costs more than the whole test)
+        if tensor is not None and type(tensor) not in _plain_types:
+            return False
+    return True
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if tensor is not None and tensor.requires_grad:
+                return True
+    return False
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
     """The dtype autocast asks for on this device, or None where it is off."""
-    if not torch.is_autocast_enabled(device_type):
+    if not torch._C._is_any_autocast_enabled() or not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)
 

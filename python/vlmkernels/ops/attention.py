@@ -6,6 +6,7 @@ Vaswani et al., "Attention is all you need" (2017); Dao et al., "FlashAttention"
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _attention_checks as checks
 from vlmkernels.ops._attention_checks import Causal, Window
-from vlmkernels.ops._framework import autocast_dtype, define, eager, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import autocast_dtype, define, eager, needs_grad, refuse_double_backward, undisturbed
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
@@ -55,6 +56,10 @@ def attention(
     Raises:
         ValueError, TypeError, NotImplementedError: naming the argument and the remedy.
     """
+    if mask is None and window is None and softcap is None and not return_lse:
+        out = _shortcut(query, key, value, causal, scale)
+        if out is not None:
+            return out
     return _dense(query, key, value, mask, None, None, None, None, causal, window, scale, softcap, return_lse)
 
 
@@ -151,6 +156,34 @@ def scaled_dot_product_attention(
     out: Tensor = attention(query, key, value, mask=attn_mask, causal="top_left" if is_causal else None, scale=scale)
     for _ in range(4 - rank):
         out = out.squeeze(0)
+    return out
+
+
+def _shortcut(query: Tensor, key: Tensor, value: Tensor, causal: Causal | None, scale: float | None) -> Tensor | None:
+    """The plain call on plain CPU tensors without gradient, for little more than the price of the output: the binding itself checks shapes and strides.
+
+    None if anything about the call is special or wrong; the full path then does it or says what is wrong.
+    """
+    if (
+        not undisturbed()
+        or type(query) is not Tensor
+        or type(key) is not Tensor
+        or type(value) is not Tensor
+        or torch._C._is_any_autocast_enabled()
+        or not backends.kernels_allowed()
+        or not (scale is None or (type(scale) is float and isfinite(scale)))
+        or causal not in checks.CAUSAL
+        or (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
+    ):
+        return None
+    out = torch.empty_like(query)
+    try:
+        backends.native.attention_forward(  # type: ignore[union-attr]
+            query, key, value, out, None, None, None, None, None, None, None,
+            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, torch.get_num_threads(),
+        )  # fmt: skip
+    except (TypeError, ValueError):
+        return None
     return out
 
 
