@@ -45,25 +45,30 @@ void pack(typename U::Unit* packed, const Panels& panels, const T* src, int64_t 
     }
 }
 
-// B = the transposed source: one row of `elements` contiguous numbers per column.
+// One panel of B = the transposed source: one row of `elements` contiguous numbers per column. `packed` is where panel
+// 0 starts.
+template <class U, class T>
+void pack_transposed_panel(typename U::Unit* packed, const Panels& panels, int64_t panel, const T* src,
+                           int64_t row_stride, int64_t elements) {
+    const int64_t depth = units<U>(elements), first = panels.first_vector(panel) * kLanes,
+                  width = panels.width(panel) * kLanes;
+    packed += first * depth;
+    for (int64_t lane = 0; lane < width; ++lane) {
+        const int64_t column = first + lane;
+        if (column < panels.columns) {
+            const T* row = src + column * row_stride;
+            for (int64_t k = 0; k < depth; ++k)
+                packed[k * width + lane] = detail::unit_at(row, k, elements, static_cast<U*>(nullptr));
+        } else {
+            for (int64_t k = 0; k < depth; ++k) packed[k * width + lane] = {};
+        }
+    }
+}
+
 template <class U, class T>
 void pack_transposed(typename U::Unit* packed, const Panels& panels, const T* src, int64_t row_stride,
                      int64_t elements) {
-    const int64_t depth = units<U>(elements);
-    for (int64_t p = 0; p < panels.count; ++p) {
-        const int64_t first = panels.first_vector(p) * kLanes, width = panels.width(p) * kLanes;
-        for (int64_t lane = 0; lane < width; ++lane) {
-            const int64_t column = first + lane;
-            if (column < panels.columns) {
-                const T* row = src + column * row_stride;
-                for (int64_t k = 0; k < depth; ++k)
-                    packed[k * width + lane] = detail::unit_at(row, k, elements, static_cast<U*>(nullptr));
-            } else {
-                for (int64_t k = 0; k < depth; ++k) packed[k * width + lane] = {};
-            }
-        }
-        packed += depth * width;
-    }
+    for (int64_t p = 0; p < panels.count; ++p) pack_transposed_panel<U>(packed, panels, p, src, row_stride, elements);
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -7,6 +7,7 @@ Attention, patch embedding and contrastive losses; see :mod:`vlmkernels.ops` for
 from vlmkernels.backends import use_backend
 from vlmkernels.ops.attention import attention, cross_attention, scaled_dot_product_attention
 from vlmkernels.ops.attention_varlen import attention_varlen
+from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
 
 __version__ = "0.1.0"
 
@@ -14,6 +15,8 @@ __all__ = [
     "attention",
     "attention_varlen",
     "cross_attention",
+    "patch_embed",
+    "patch_embed_packed",
     "scaled_dot_product_attention",
     "use_backend",
 ]

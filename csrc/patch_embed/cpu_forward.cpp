@@ -1,0 +1,108 @@
+// Patch embedding forward on the CPU: blocks of patches are gathered, normalised and multiplied with the packed weight;
+// bias, position and prefix tokens are added on the way out.
+#include "core/parallel.h"
+#include "patch_embed/blocks.h"
+#include "patch_embed/gather.h"
+#include "simd/pack.h"
+#include "simd/rows.h"
+
+namespace vlmk::VLMK_ISA {
+namespace {
+
+// to = row + addend (null: nothing), in the output's dtype.
+template <class T>
+void write_token(const PatchEmbedProblem& p, const float* row, const T* addend, int64_t token) {
+    const int64_t width = p.embed;
+    auto write = [&](auto* to) {
+        for (int64_t i = 0; i < width; i += kLanes) {
+            const int64_t count = width - i;
+            const Vec sum = load_partial(row + i, count);
+            store_partial(to + i, addend == nullptr ? sum : sum + load_partial(addend + i, count), count);
+        }
+    };
+    switch (p.out_dtype) {
+        case DType::bf16:
+            return write(static_cast<bf16*>(p.out) + token * width);
+        case DType::f16:
+            return write(static_cast<f16*>(p.out) + token * width);
+        default:
+            return write(static_cast<float*>(p.out) + token * width);
+    }
+}
+
+template <class T>
+const T* position_of(const PatchEmbedProblem& p, int64_t token) {
+    const int64_t row = p.position_row(token);
+    return p.position == nullptr || row < 0 ? nullptr : static_cast<const T*>(p.position) + row * p.embed;
+}
+
+template <class T>
+void embed_block(const PatchEmbedProblem& p, const Runs& runs, const PackedB<typename UnitOf<T>::type>& weight,
+                 const float* bias, int64_t first, int64_t count) {
+    using U = typename UnitOf<T>::type;
+    const int64_t elements = p.source.elements(), stride = Panels(elements).padded_columns(),
+                  out_stride = weight.panels.padded_columns();
+    Buffer<float> pixels(count * stride), out(count * out_stride);
+    UnitRows<U> rows(count, stride);
+    for (int64_t r = 0; r < count; ++r) {
+        float* to = pixels.get() + r * stride;
+        gather_any(p, runs, first + r, 0, runs.count, to);
+        for (int64_t i = elements; i < stride; ++i) to[i] = 0.0f;
+    }
+    const auto* left = rows.from_floats(pixels.get(), stride, stride);
+    for (int64_t r = 0; r < count; ++r) {
+        float* to = out.get() + r * out_stride;
+        for (int64_t i = 0; i < out_stride; ++i) to[i] = bias[i];
+    }
+    product<U>(true, count, left, rows.stride(), 1, weight, 0, weight.depth, out.get(), out_stride);
+    for (int64_t r = 0; r < count; ++r) {
+        const int64_t batch = (first + r) / p.source.patches(),
+                      token = p.first_patch_token() + (first + r) % p.source.patches();
+        write_token(p, out.get() + r * out_stride, position_of<T>(p, token), batch * p.tokens() + token);
+    }
+}
+
+template <class T>
+void forward(const PatchEmbedProblem& p) {
+    using U = typename UnitOf<T>::type;
+    const Runs runs(p.source);
+    const Panels panels(p.embed);
+    const int64_t elements = p.source.elements(), total = p.batch * p.source.patches();
+    Buffer<float> bias(panels.padded_columns());
+    fill_zero(bias.get(), panels.padded_columns());
+    if (p.bias != nullptr) convert_row(bias.get(), static_cast<const T*>(p.bias), p.embed);
+
+    if (total > 0) {
+        Buffer<typename U::Unit> packed(packed_size<U>(elements, p.embed));
+        parallel_for(panels.count, p.threads, [&](int64_t panel) {
+            pack_transposed_panel<U>(packed.get(), panels, panel, static_cast<const T*>(p.weight), elements, elements);
+        });
+        const PackedB<U> weight{panels, units<U>(elements), packed.get()};
+        parallel_for((total + kPatchRows - 1) / kPatchRows, p.threads, [&](int64_t block) {
+            const int64_t first = block * kPatchRows;
+            embed_block<T>(p, runs, weight, bias.get(), first, first + kPatchRows < total ? kPatchRows : total - first);
+        });
+    }
+    Buffer<float> row(p.embed);
+    for (int64_t i = 0; i < p.prefix_tokens; ++i) {
+        convert_row(row.get(), static_cast<const T*>(p.prefix) + i * p.embed, p.embed);
+        const int64_t token = p.first_prefix_token() + i;
+        for (int64_t b = 0; b < p.batch; ++b)
+            write_token(p, row.get(), position_of<T>(p, token), b * p.tokens() + token);
+    }
+}
+
+}  // namespace
+
+void patch_embed_forward(const PatchEmbedProblem& problem) {
+    switch (problem.dtype) {
+        case DType::bf16:
+            return forward<bf16>(problem);
+        case DType::f16:
+            return forward<f16>(problem);
+        default:
+            return forward<float>(problem);
+    }
+}
+
+}  // namespace vlmk::VLMK_ISA

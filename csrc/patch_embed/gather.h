@@ -1,0 +1,79 @@
+// Reading patches out of the pixels and writing gradients back. A patch is a list of runs: pixels along a row of one
+// channel.
+#pragma once
+#include "patch_embed/problem.h"
+#include "simd/convert.h"
+
+namespace vlmk::VLMK_ISA {
+
+struct Runs {
+    const PatchSource& source;
+    int64_t length, stride, count;
+
+    explicit Runs(const PatchSource& s)
+        : source(s), length(s.patch[2]), stride(s.pixel_stride[2]), count(s.channels * s.patch[0] * s.patch[1]) {}
+
+    int64_t channel(int64_t run) const { return run / (source.patch[0] * source.patch[1]); }
+    int64_t offset(int64_t run) const {
+        const int64_t row = run % source.patch[1], frame = run / source.patch[1] % source.patch[0];
+        return channel(run) * source.channel_stride + frame * source.pixel_stride[0] + row * source.pixel_stride[1];
+    }
+};
+
+// Where patch `index` (of all batch items, raster order) begins.
+inline int64_t patch_offset(const PatchSource& s, int64_t index) {
+    const int64_t batch = index / s.patches(), patch = index % s.patches();
+    const int64_t w = patch % s.grid[2], h = patch / s.grid[2] % s.grid[1], t = patch / (s.grid[1] * s.grid[2]);
+    return batch * s.batch_stride + t * s.grid_stride[0] + h * s.grid_stride[1] + w * s.grid_stride[2];
+}
+
+// to[i] = from[i * stride] * scale + shift
+template <class T>
+inline void gather_run(float* to, const T* from, int64_t count, int64_t stride, float scale, float shift) {
+    int64_t i = 0;
+    if (stride == 1) {
+        for (; i + kLanes <= count; i += kLanes) store(to + i, load(from + i) * splat(scale) + splat(shift));
+        if (i < count)
+            store_partial(to + i, load_partial(from + i, count - i) * splat(scale) + splat(shift), count - i);
+        return;
+    }
+    for (; i < count; ++i) to[i] = to_float(from[i * stride]) * scale + shift;
+}
+
+// Runs [first, last) of a patch, normalised, one after the other.
+template <class T>
+inline void gather(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, int64_t first, int64_t last,
+                   float* to) {
+    const T* from = static_cast<const T*>(p.source.data) + patch_offset(p.source, patch);
+    for (int64_t run = first; run < last; ++run, to += runs.length) {
+        const int64_t c = runs.channel(run);
+        gather_run(to, from + runs.offset(run), runs.length, runs.stride, p.scale[c], p.shift[c]);
+    }
+}
+
+inline void gather_any(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, int64_t first, int64_t last,
+                       float* to) {
+    switch (p.source.dtype) {
+        case DType::u8:
+            return gather<uint8_t>(p, runs, patch, first, last, to);
+        case DType::bf16:
+            return gather<bf16>(p, runs, patch, first, last, to);
+        case DType::f16:
+            return gather<f16>(p, runs, patch, first, last, to);
+        default:
+            return gather<float>(p, runs, patch, first, last, to);
+    }
+}
+
+// The gradient of a whole patch, to where its pixels are.
+template <class T>
+inline void scatter(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, const float* from) {
+    T* to = static_cast<T*>(p.grad_pixels) + patch_offset(p.source, patch);
+    for (int64_t run = 0; run < runs.count; ++run, from += runs.length) {
+        T* pixels = to + runs.offset(run);
+        const float scale = p.scale[runs.channel(run)];
+        for (int64_t i = 0; i < runs.length; ++i) from_float(from[i] * scale, pixels[i * runs.stride]);
+    }
+}
+
+}  // namespace vlmk::VLMK_ISA
