@@ -1,0 +1,184 @@
+// InfoNCE on the CPU. Forward: logsumexp of every row and column, and what the loss needs of the positives. Backward,
+// with the gradients of those statistics:
+//     G_ij = dlse_i P_ij + dlse'_j Q_ij + [positive] (dtarget_i / k_i + dtarget'_j / k'_j) + dmean_i / N + dmean'_j /
+//     M, P_ij = exp(z_ij - lse_i),  Q_ij = exp(z_ij - lse'_j).
+#include "contrastive/tiles.h"
+
+namespace vlmk::VLMK_ISA {
+namespace {
+
+// Running logsumexp and sums of the rows (or columns) of the whole problem; maxima and sums in units of log 2.
+struct Running {
+    Buffer<float> max, sum, target, total, positives;
+
+    explicit Running(int64_t count) : max(count), sum(count), target(count), total(count), positives(count) {
+        for (int64_t i = 0; i < count; ++i) {
+            max[i] = -kInfinity;
+            sum[i] = target[i] = total[i] = positives[i] = 0.0f;
+        }
+    }
+
+    // Adds a part with its own maximum.
+    void merge(int64_t i, float part_max, float part_sum) {
+        const float new_max = max[i] > part_max ? max[i] : part_max;
+        if (new_max == -kInfinity) return;
+        sum[i] = sum[i] * exp2(splat(max[i] - new_max))[0] + part_sum * exp2(splat(part_max - new_max))[0];
+        max[i] = new_max;
+    }
+
+    void write(const Statistics& to, int64_t count, int64_t others) const {
+        for (int64_t i = 0; i < count; ++i) {
+            to.logsumexp[i] = sum[i] == 0.0f ? -kInfinity : max[i] * kLn2 + log(splat(sum[i]))[0];
+            to.target[i] = positives[i] > 0.0f ? target[i] / positives[i] : 0.0f;
+            to.mean[i] = others > 0 ? total[i] / static_cast<float>(others) : 0.0f;
+            to.positives[i] = positives[i];
+        }
+    }
+};
+
+void row_statistics(const Strip& s, Running& rows) {
+    const Vec log2e = splat(kLog2E);
+    for (int64_t r = 0; r < s.rows; ++r) {
+        const float* z = s.row(r);
+        Vec largest = splat(-kInfinity);
+        for (int64_t j = 0; j < s.padded(); j += kLanes) largest = max(largest, load(z + j));
+        const float peak = reduce_max(largest) * kLog2E;
+        const float reference = peak == -kInfinity ? 0.0f : peak;
+        Vec sum{}, total{};
+        for (int64_t j = 0; j < s.padded(); j += kLanes) {
+            const Vec v = load(z + j);
+            sum += exp2(v * log2e - splat(reference));
+            if (j + kLanes <= s.columns) total += v;
+        }
+        float tail = 0.0f;
+        for (int64_t j = s.columns / kLanes * kLanes; j < s.columns; ++j) tail += z[j];
+        rows.merge(s.first_row + r, peak, reduce_add(sum));
+        rows.total[s.first_row + r] += reduce_add(total) + tail;
+    }
+}
+
+// Maximum, sum of exponentials and plain sum over the strip's rows for each of its columns: row `index` of the parts.
+void column_statistics(const Strip& s, float* peak, float* sum, float* total) {
+    const Vec log2e = splat(kLog2E);
+    for (int64_t j = 0; j < s.padded(); j += kLanes) {
+        Vec largest = splat(-kInfinity), all{}, exponentials{};
+        for (int64_t r = 0; r < s.rows; ++r) largest = max(largest, load(s.row(r) + j));
+        largest = largest * log2e;
+        const Vec reference = select((IntVec)(largest == splat(-kInfinity)), splat(0.0f), largest);
+        for (int64_t r = 0; r < s.rows; ++r) {
+            const Vec v = load(s.row(r) + j);
+            exponentials += exp2(v * log2e - reference);
+            all += v;
+        }
+        store(peak + j, largest);
+        store(sum + j, exponentials);
+        store(total + j, all);
+    }
+}
+
+template <class T>
+void forward(const InfoNceProblem& p) {
+    Running rows(p.image.count), columns(p.text.count);
+    constexpr int64_t kStrips = kTile / kStrip;
+    const int64_t part = (p.text.count < kTile ? p.text.count : kTile) / kLanes * kLanes + kLanes;
+    Buffer<float> peaks(kStrips * part), sums(kStrips * part), totals(kStrips * part), targets(kStrips * part),
+        counts(kStrips * part);
+
+    walk<T>(
+        p, false,
+        [&](const Strip& s) {
+            const int64_t at = s.index * part;
+            row_statistics(s, rows);
+            column_statistics(s, peaks.get() + at, sums.get() + at, totals.get() + at);
+            fill_zero(targets.get() + at, s.columns);
+            fill_zero(counts.get() + at, s.columns);
+            for_each_positive(p, s, [&](int64_t r, int64_t j) {
+                const float z = s.row(r)[j];
+                rows.target[s.first_row + r] += z;
+                rows.positives[s.first_row + r] += 1.0f;
+                targets[at + j] += z;
+                counts[at + j] += 1.0f;
+            });
+        },
+        [&](int64_t first, int64_t count, int64_t strips) {
+            for (int64_t s = 0; s < strips; ++s)
+                for (int64_t j = 0; j < count; ++j) {
+                    columns.merge(first + j, peaks[s * part + j], sums[s * part + j]);
+                    columns.total[first + j] += totals[s * part + j];
+                    columns.target[first + j] += targets[s * part + j];
+                    columns.positives[first + j] += counts[s * part + j];
+                }
+        });
+    rows.write(p.rows, p.image.count, p.text.count);
+    columns.write(p.columns, p.text.count, p.image.count);
+}
+
+// -logsumexp in units of log 2, +inf turned so that the exponential is 0 where nothing was summed.
+inline float exponent_shift(float logsumexp) { return logsumexp == -kInfinity ? -kInfinity : -logsumexp * kLog2E; }
+
+template <class T>
+void backward(const InfoNceProblem& p) {
+    const int64_t m = p.image.count, n = p.text.count, padded = blocks_of(n, kLanes) * kLanes;
+    const float over_n = n > 0 ? 1.0f / static_cast<float>(n) : 0.0f,
+                over_m = m > 0 ? 1.0f / static_cast<float>(m) : 0.0f;
+    // What a column adds to every row, as vectors.
+    Buffer<float> shift(padded), weight(padded), constant(padded);
+    for (int64_t j = 0; j < padded; ++j) {
+        shift[j] = j < n ? exponent_shift(p.columns.logsumexp[j]) : -kInfinity;
+        weight[j] = j < n ? p.grad_columns.logsumexp[j] : 0.0f;
+        constant[j] = j < n ? p.grad_columns.mean[j] * over_m : 0.0f;
+    }
+    walk<T>(
+        p, true,
+        [&](const Strip& s) {
+            // Tiles begin at multiples of the vector length, so the columns' vectors are aligned with the strip's.
+            for (int64_t r = 0; r < s.rows; ++r) {
+                const int64_t i = s.first_row + r;
+                const Vec row_shift = splat(exponent_shift(p.rows.logsumexp[i])),
+                          row_weight = splat(p.grad_rows.logsumexp[i]);
+                const Vec row_constant = splat(p.grad_rows.mean[i] * over_n);
+                float* z = s.row(r);
+                for (int64_t j = 0; j < s.padded(); j += kLanes) {
+                    const int64_t column = s.first_column + j;
+                    const Vec scaled = load(z + j) * splat(kLog2E);
+                    const Vec forward = exp2(scaled + row_shift) * row_weight;
+                    const Vec backward = exp2(scaled + load(shift.get() + column)) * load(weight.get() + column);
+                    store(z + j, forward + backward + row_constant + load(constant.get() + column));
+                }
+            }
+            for_each_positive(p, s, [&](int64_t r, int64_t j) {
+                const int64_t row = s.first_row + r, column = s.first_column + j;
+                s.row(r)[j] += p.grad_rows.target[row] / p.rows.positives[row] +
+                               p.grad_columns.target[column] / p.columns.positives[column];
+            });
+            for (int64_t r = 0; r < s.rows; ++r) apply_factors(p, s, r);
+            clear_padding(s);
+        },
+        [](int64_t, int64_t, int64_t) {});
+}
+
+}  // namespace
+
+void info_nce_forward(const InfoNceProblem& problem) {
+    switch (problem.dtype) {
+        case DType::bf16:
+            return forward<bf16>(problem);
+        case DType::f16:
+            return forward<f16>(problem);
+        default:
+            return forward<float>(problem);
+    }
+}
+
+void info_nce_backward(const InfoNceProblem& problem) {
+    switch (problem.dtype) {
+        case DType::bf16:
+            return backward<bf16>(problem);
+        case DType::f16:
+            return backward<f16>(problem);
+        default:
+            return backward<float>(problem);
+    }
+}
+
+}  // namespace vlmk::VLMK_ISA
