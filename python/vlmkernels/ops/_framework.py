@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-__all__ = ["autocast_dtype", "define", "eager", "needs_grad", "refuse_double_backward", "undisturbed"]
+__all__ = [
+    "autocast_dtype",
+    "define",
+    "eager",
+    "loop_over_batch",
+    "needs_grad",
+    "refuse_double_backward",
+    "undisturbed",
+]
 
 _library = torch.library.Library("vlmkernels", "DEF")
 _plain_types = (Tensor, Parameter)
@@ -71,6 +79,24 @@ def refuse_double_backward(operation: str) -> Callable[..., None]:
         )
 
     return backward
+
+
+def loop_over_batch(name: str) -> Callable[..., Any]:
+    """A vmap rule that calls ``torch.ops.vlmkernels.name`` once per element of the batch and stacks what it returns."""
+
+    def rule(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Any, Any]:
+        operator = getattr(torch.ops.vlmkernels, name)
+        found = [
+            operator(
+                *(arg.select(dim, n) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims, strict=True))
+            )
+            for n in range(info.batch_size)
+        ]
+        if isinstance(found[0], Tensor):
+            return torch.stack(found), 0
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True)), (0,) * len(found[0])
+
+    return rule
 
 
 def define(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmkernels import backends
 from vlmkernels.ops import _patch_embed_checks as checks
-from vlmkernels.ops._framework import autocast_dtype, define, eager, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import autocast_dtype, define, eager, loop_over_batch, needs_grad, refuse_double_backward
 from vlmkernels.reference import patch_embed as reference
 from vlmkernels.reference.patch_embed import LAYOUTS, Layout, Order
 
@@ -313,19 +313,7 @@ def _vmap_forward(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tup
     if all(dim is None for dim in in_dims[1:]):
         pixels = args[0].movedim(in_dims[0], 0)
         return operator(pixels.flatten(0, 1), *args[1:]).unflatten(0, (info.batch_size, -1)), 0
-    return torch.stack([operator(*_select(args, in_dims, n)) for n in range(info.batch_size)]), 0
-
-
-def _vmap_backward(
-    info: Any, in_dims: tuple[int | None, ...], *args: Any
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    operator = torch.ops.vlmkernels.patch_embed_backward
-    found = [operator(*_select(args, in_dims, n)) for n in range(info.batch_size)]
-    return tuple(torch.stack(grads) for grads in zip(*found, strict=True)), (0,) * 5
-
-
-def _select(args: tuple[Any, ...], in_dims: tuple[Any, ...], n: int) -> list[Any]:
-    return [arg.select(dim, n) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims, strict=True)]
+    return loop_over_batch("patch_embed_forward")(info, in_dims, *args)
 
 
 define(
@@ -344,5 +332,5 @@ define(
     _run_backward,
     _fake_backward,
     backward=refuse_double_backward("patch_embed"),
-    vmap=_vmap_backward,
+    vmap=loop_over_batch("patch_embed_backward"),
 )
