@@ -1,0 +1,1 @@
+"""The main job: `vlmkernels demo` trains models on real drawings with this package's operators and reports what they learned."""
