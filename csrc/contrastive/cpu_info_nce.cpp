@@ -7,7 +7,8 @@
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// Running logsumexp and sums of the rows (or columns) of the whole problem; maxima and sums in units of log 2.
+// Running logsumexp and sums of the rows (or columns) of the whole problem.
+// Exponents are differences first, then times log2 e: a logit that is the maximum gives exactly 1.
 struct Running {
     Buffer<float> max, sum, target, total, positives;
 
@@ -22,13 +23,13 @@ struct Running {
     void merge(int64_t i, float part_max, float part_sum) {
         const float new_max = max[i] > part_max ? max[i] : part_max;
         if (new_max == -kInfinity) return;
-        sum[i] = sum[i] * exp2(splat(max[i] - new_max))[0] + part_sum * exp2(splat(part_max - new_max))[0];
+        sum[i] = sum[i] * exp(splat(max[i] - new_max))[0] + part_sum * exp(splat(part_max - new_max))[0];
         max[i] = new_max;
     }
 
     void write(const Statistics& to, int64_t count, int64_t others) const {
         for (int64_t i = 0; i < count; ++i) {
-            to.logsumexp[i] = sum[i] == 0.0f ? -kInfinity : max[i] * kLn2 + log(splat(sum[i]))[0];
+            to.logsumexp[i] = sum[i] == 0.0f ? -kInfinity : max[i] + log(splat(sum[i]))[0];
             to.target[i] = positives[i] > 0.0f ? target[i] / positives[i] : 0.0f;
             to.mean[i] = others > 0 ? total[i] / static_cast<float>(others) : 0.0f;
             to.positives[i] = positives[i];
@@ -42,12 +43,12 @@ void row_statistics(const Strip& s, Running& rows) {
         const float* z = s.row(r);
         Vec largest = splat(-kInfinity);
         for (int64_t j = 0; j < s.padded(); j += kLanes) largest = max(largest, load(z + j));
-        const float peak = reduce_max(largest) * kLog2E;
+        const float peak = reduce_max(largest);
         const float reference = peak == -kInfinity ? 0.0f : peak;
         Vec sum{}, total{};
         for (int64_t j = 0; j < s.padded(); j += kLanes) {
             const Vec v = load(z + j);
-            sum += exp2(v * log2e - splat(reference));
+            sum += exp2((v - splat(reference)) * log2e);
             if (j + kLanes <= s.columns) total += v;
         }
         float tail = 0.0f;
@@ -63,11 +64,10 @@ void column_statistics(const Strip& s, float* peak, float* sum, float* total) {
     for (int64_t j = 0; j < s.padded(); j += kLanes) {
         Vec largest = splat(-kInfinity), all{}, exponentials{};
         for (int64_t r = 0; r < s.rows; ++r) largest = max(largest, load(s.row(r) + j));
-        largest = largest * log2e;
         const Vec reference = select((IntVec)(largest == splat(-kInfinity)), splat(0.0f), largest);
         for (int64_t r = 0; r < s.rows; ++r) {
             const Vec v = load(s.row(r) + j);
-            exponentials += exp2(v * log2e - reference);
+            exponentials += exp2((v - reference) * log2e);
             all += v;
         }
         store(peak + j, largest);
@@ -113,8 +113,8 @@ void forward(const InfoNceProblem& p) {
     columns.write(p.columns, p.text.count, p.image.count);
 }
 
-// -logsumexp in units of log 2, +inf turned so that the exponential is 0 where nothing was summed.
-inline float exponent_shift(float logsumexp) { return logsumexp == -kInfinity ? -kInfinity : -logsumexp * kLog2E; }
+// What to subtract from a logit before the exponential: +inf, so that it is 0, where nothing was summed.
+inline float subtrahend(float logsumexp) { return logsumexp == -kInfinity ? kInfinity : logsumexp; }
 
 template <class T>
 void backward(const InfoNceProblem& p) {
@@ -124,33 +124,46 @@ void backward(const InfoNceProblem& p) {
     // What a column adds to every row, as vectors.
     Buffer<float> shift(padded), weight(padded), constant(padded);
     for (int64_t j = 0; j < padded; ++j) {
-        shift[j] = j < n ? exponent_shift(p.columns.logsumexp[j]) : -kInfinity;
+        shift[j] = j < n ? subtrahend(p.columns.logsumexp[j]) : kInfinity;
         weight[j] = j < n ? p.grad_columns.logsumexp[j] : 0.0f;
         constant[j] = j < n ? p.grad_columns.mean[j] * over_m : 0.0f;
     }
+    const Vec log2e = splat(kLog2E);
+    const auto target = [&](int64_t row, int64_t column) {
+        return p.grad_rows.target[row] / p.rows.positives[row] +
+               p.grad_columns.target[column] / p.columns.positives[column];
+    };
     walk<T>(
         p, true,
         [&](const Strip& s) {
+            for_each_positive(p, s, [&](int64_t r, int64_t j) {
+                p.scale_dot[s.first_row + r] += target(s.first_row + r, s.first_column + j) * s.row(r)[j];
+            });
             // Tiles begin at multiples of the vector length, so the columns' vectors are aligned with the strip's.
             for (int64_t r = 0; r < s.rows; ++r) {
                 const int64_t i = s.first_row + r;
-                const Vec row_shift = splat(exponent_shift(p.rows.logsumexp[i])),
+                const Vec row_shift = splat(subtrahend(p.rows.logsumexp[i])),
                           row_weight = splat(p.grad_rows.logsumexp[i]);
                 const Vec row_constant = splat(p.grad_rows.mean[i] * over_n);
                 float* z = s.row(r);
+                Vec dot{};
+                float tail = 0.0f;
                 for (int64_t j = 0; j < s.padded(); j += kLanes) {
                     const int64_t column = s.first_column + j;
-                    const Vec scaled = load(z + j) * splat(kLog2E);
-                    const Vec forward = exp2(scaled + row_shift) * row_weight;
-                    const Vec backward = exp2(scaled + load(shift.get() + column)) * load(weight.get() + column);
-                    store(z + j, forward + backward + row_constant + load(constant.get() + column));
+                    const Vec v = load(z + j);
+                    const Vec forward = exp2((v - row_shift) * log2e) * row_weight;
+                    const Vec backward = exp2((v - load(shift.get() + column)) * log2e) * load(weight.get() + column);
+                    const Vec g = forward + backward + row_constant + load(constant.get() + column);
+                    store(z + j, g);
+                    if (j + kLanes <= s.columns)
+                        dot += g * v;
+                    else
+                        for (int64_t l = 0; j + l < s.columns; ++l) tail += g[l] * v[l];
                 }
+                p.scale_dot[i] += reduce_add(dot) + tail;
             }
-            for_each_positive(p, s, [&](int64_t r, int64_t j) {
-                const int64_t row = s.first_row + r, column = s.first_column + j;
-                s.row(r)[j] += p.grad_rows.target[row] / p.rows.positives[row] +
-                               p.grad_columns.target[column] / p.columns.positives[column];
-            });
+            for_each_positive(
+                p, s, [&](int64_t r, int64_t j) { s.row(r)[j] += target(s.first_row + r, s.first_column + j); });
             for (int64_t r = 0; r < s.rows; ++r) apply_factors(p, s, r);
             clear_padding(s);
         },

@@ -6,24 +6,33 @@
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// Logits -> sigmoid in place, returns the sum of softplus. One exp(-|z|) serves both; log1p keeps the loss of confident
-// negatives.
-float sigmoid_row(float* z, int64_t columns, bool want_loss) {
-    Vec sum{};
-    float tail = 0.0f;
+// Logits -> sigmoid in place, returns the sums of softplus and of sigmoid(z) (z - bias). One exp(-|z|) serves both
+// functions; log1p keeps the loss of confident negatives.
+struct RowSums {
+    float loss, dot;
+};
+
+RowSums sigmoid_row(float* z, int64_t columns, float bias, bool want_loss) {
+    Vec sum{}, dots{};
+    float tail = 0.0f, dot_tail = 0.0f;
     for (int64_t j = 0; j < columns; j += kLanes) {
         const Vec v = load(z + j);
         const Vec e = exp((Vec)((IntVec)v | (int32_t)0x80000000));
         const Vec inverse = splat(1.0f) / (splat(1.0f) + e);
-        store(z + j, select((IntVec)(v >= splat(0.0f)), inverse, e * inverse));
-        if (!want_loss) continue;
-        const Vec softplus = max(splat(0.0f), v) + log1p(e);
-        if (j + kLanes <= columns)
+        const Vec sigmoid = select((IntVec)(v >= splat(0.0f)), inverse, e * inverse);
+        store(z + j, sigmoid);
+        const Vec softplus = want_loss ? max(splat(0.0f), v) + log1p(e) : splat(0.0f);
+        if (j + kLanes <= columns) {
             sum += softplus;
-        else
-            for (int64_t l = 0; j + l < columns; ++l) tail += softplus[l];
+            dots += sigmoid * (v - splat(bias));
+        } else {
+            for (int64_t l = 0; j + l < columns; ++l) {
+                tail += softplus[l];
+                dot_tail += sigmoid[l] * (v[l] - bias);
+            }
+        }
     }
-    return reduce_add(sum) + tail;
+    return {reduce_add(sum) + tail, reduce_add(dots) + dot_tail};
 }
 
 template <class T>
@@ -32,19 +41,25 @@ void run(const SigmoidProblem& p) {
     if (p.row_loss != nullptr)
         for (int64_t i = 0; i < p.image.count; ++i) p.row_loss[i] = 0.0;
     if (p.grad_bias != nullptr && p.image.count > 0) fill_zero(p.grad_bias, p.image.count);
+    const auto weight_of = [&](int64_t row) { return p.row_weight == nullptr ? 1.0f : p.row_weight[row]; };
     walk<T>(
         p, gradients,
         [&](const Strip& s) {
-            if (p.row_loss != nullptr)
-                for_each_positive(p, s, [&](int64_t r, int64_t j) { p.row_loss[s.first_row + r] -= s.row(r)[j]; });
+            for_each_positive(p, s, [&](int64_t r, int64_t j) {
+                const int64_t row = s.first_row + r;
+                if (p.row_loss != nullptr) p.row_loss[row] -= s.row(r)[j];
+                if (gradients) p.scale_dot[row] -= weight_of(row) * (s.row(r)[j] - p.bias);
+            });
             for (int64_t r = 0; r < s.rows; ++r) {
-                const float loss = sigmoid_row(s.row(r), s.columns, p.row_loss != nullptr);
-                if (p.row_loss != nullptr) p.row_loss[s.first_row + r] += loss;
+                const int64_t row = s.first_row + r;
+                const RowSums sums = sigmoid_row(s.row(r), s.columns, p.bias, p.row_loss != nullptr);
+                if (p.row_loss != nullptr) p.row_loss[row] += sums.loss;
+                if (gradients) p.scale_dot[row] += weight_of(row) * sums.dot;
             }
             if (!gradients) return;
             for_each_positive(p, s, [&](int64_t r, int64_t j) { s.row(r)[j] -= 1.0f; });
             for (int64_t r = 0; r < s.rows; ++r) {
-                const float weight = p.row_weight == nullptr ? 1.0f : p.row_weight[s.first_row + r];
+                const float weight = weight_of(s.first_row + r);
                 float* g = s.row(r);
                 Vec sum{};
                 float tail = 0.0f;

@@ -15,8 +15,7 @@ struct Features {
     const float* factor = nullptr;
     const int64_t* group = nullptr;  // labels by group
 
-    void* grad = nullptr;       // (count, dim) contiguous, in the dtype of the features
-    float* grad_dot = nullptr;  // (count): <row, d loss / d (scale * row)>, the row's share of the scale's gradient
+    void* grad = nullptr;  // (count, dim) contiguous, in the dtype of the features
 };
 
 enum class Labels : int { none = 0, diagonal = 1, groups = 2 };
@@ -31,6 +30,10 @@ struct ContrastiveProblem {
     Labels labels = Labels::diagonal;
     int64_t label_offset = 0;
     int threads = 1;
+
+    // Backward, (image.count): the row's share of the scale's gradient, sum_j G_ij (z_ij - bias) / scale with G = d
+    // loss / d z before it is rounded for the products; at scale 0, where z says nothing, <row, sum_j G_ij other_j>.
+    float* scale_dot = nullptr;
 };
 
 // Statistics of one direction, of `count` rows (columns): logsumexp, mean of z over the positives, mean of z over all,

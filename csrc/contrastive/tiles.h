@@ -95,10 +95,12 @@ void finish_gradient(const ContrastiveProblem& p, const Features& side, const Gr
             const T* u = static_cast<const T*>(side.data) + i * side.row_stride;
             T* to = static_cast<T*>(side.grad) + i * p.dim;
             float* h = sum.row(i);
-            float dot = 0.0f;
-            for (int64_t d = 0; d < p.dim; ++d) dot += to_float(u[d]) * h[d];
-            side.grad_dot[i] = dot;
-            const float along = side.factor == nullptr ? 0.0f : side.factor[i] * side.factor[i] * dot;
+            const bool dot_for_scale = p.scale == 0.0f && &side == &p.image;
+            float along = 0.0f;
+            if (side.factor != nullptr || dot_for_scale)
+                for (int64_t d = 0; d < p.dim; ++d) along += to_float(u[d]) * h[d];
+            if (&side == &p.image) p.scale_dot[i] = dot_for_scale ? along : p.scale_dot[i] / p.scale;
+            along *= side.factor == nullptr ? 0.0f : side.factor[i] * side.factor[i];
             for (int64_t d = 0; d < p.dim; ++d) from_float(p.scale * (h[d] - along * to_float(u[d])), to[d]);
         }
     });
@@ -118,6 +120,7 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
     Buffer<typename U::Unit> text_rows(gradients ? packed_size<U>(tile_columns, p.dim) : 0);
     Buffer<typename U::Unit> image_rows(gradients ? packed_size<U>(tile_rows, p.dim) : 0);
     const GradientSum<T> grad_image(p.image, p.dim, gradients), grad_text(p.text, p.dim, gradients);
+    if (gradients && p.image.count > 0) fill_zero(p.scale_dot, p.image.count);
 
     for (int64_t tc = 0; tc < blocks_of(p.text.count, kTile); ++tc) {
         const int64_t first_column = tc * kTile, columns = block_length(p.text.count, kTile, tc);

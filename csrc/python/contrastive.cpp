@@ -60,18 +60,16 @@ Statistics statistics(py::handle tensor, const char* argument, int64_t lines, in
     return {data, data + count, data + 2 * count, lines == 4 ? data + 3 * count : nullptr};
 }
 
-void fill_gradients(ContrastiveProblem& p, py::handle grad_image, py::handle grad_text, py::handle image_dot,
-                    py::handle text_dot) {
+void fill_gradients(ContrastiveProblem& p, py::handle grad_image, py::handle grad_text, py::handle scale_dot) {
     const TensorView gx = view(grad_image, "grad_image"), gy = view(grad_text, "grad_text");
     expect(gx, "grad_image", p.dtype, {p.image.count, p.dim});
     expect(gy, "grad_text", p.dtype, {p.text.count, p.dim});
     require(gx.contiguous() && gy.contiguous(), "gradients must be contiguous");
+    require(!scale_dot.is_none(), "scale_dot must be given with the gradients");
     p.image.grad = gx.data;
     p.text.grad = gy.data;
-    p.image.grad_dot =
-        static_cast<float*>(vector(view(image_dot, "image_dot"), "image_dot", DType::f32, p.image.count).data);
-    p.text.grad_dot =
-        static_cast<float*>(vector(view(text_dot, "text_dot"), "text_dot", DType::f32, p.text.count).data);
+    p.scale_dot =
+        static_cast<float*>(vector(view(scale_dot, "scale_dot"), "scale_dot", DType::f32, p.image.count).data);
 }
 
 void run_forward(const InfoNceProblem& p) { VLMK_CALL_ACTIVE_ISA(info_nce_forward, p) }
@@ -92,15 +90,14 @@ void contrastive_forward(py::handle image, py::handle text, py::handle image_fac
 void contrastive_backward(py::handle image, py::handle text, py::handle image_factor, py::handle text_factor,
                           py::handle image_group, py::handle text_group, double scale, int labels, int64_t label_offset,
                           py::handle rows, py::handle columns, py::handle grad_rows, py::handle grad_columns,
-                          py::handle grad_image, py::handle grad_text, py::handle image_dot, py::handle text_dot,
-                          int threads) {
+                          py::handle grad_image, py::handle grad_text, py::handle scale_dot, int threads) {
     InfoNceProblem p;
     fill(p, image, text, image_factor, text_factor, image_group, text_group, scale, 0.0, labels, label_offset, threads);
     p.rows = statistics(rows, "rows", 4, p.image.count);
     p.columns = statistics(columns, "columns", 4, p.text.count);
     p.grad_rows = statistics(grad_rows, "grad_rows", 3, p.image.count);
     p.grad_columns = statistics(grad_columns, "grad_columns", 3, p.text.count);
-    fill_gradients(p, grad_image, grad_text, image_dot, text_dot);
+    fill_gradients(p, grad_image, grad_text, scale_dot);
     const py::gil_scoped_release release;
     run_backward(p);
 }
@@ -109,8 +106,7 @@ void contrastive_backward(py::handle image, py::handle text, py::handle image_fa
 void sigmoid_forward(py::handle image, py::handle text, py::handle image_factor, py::handle text_factor,
                      py::handle image_group, py::handle text_group, double scale, double bias, int labels,
                      int64_t label_offset, py::handle row_loss, py::handle row_weight, py::handle grad_image,
-                     py::handle grad_text, py::handle image_dot, py::handle text_dot, py::handle grad_bias,
-                     int threads) {
+                     py::handle grad_text, py::handle scale_dot, py::handle grad_bias, int threads) {
     SigmoidProblem p;
     fill(p, image, text, image_factor, text_factor, image_group, text_group, scale, bias, labels, label_offset,
          threads);
@@ -118,7 +114,7 @@ void sigmoid_forward(py::handle image, py::handle text, py::handle image_factor,
     p.row_weight =
         static_cast<const float*>(vector(view(row_weight, "row_weight"), "row_weight", DType::f32, p.image.count).data);
     if (!grad_image.is_none()) {
-        fill_gradients(p, grad_image, grad_text, image_dot, text_dot);
+        fill_gradients(p, grad_image, grad_text, scale_dot);
         require(!grad_bias.is_none(), "grad_bias must be given with the gradients");
         p.grad_bias =
             static_cast<float*>(vector(view(grad_bias, "grad_bias"), "grad_bias", DType::f32, p.image.count).data);

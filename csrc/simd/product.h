@@ -97,7 +97,7 @@ void register_tile(int64_t depth, const typename U::Unit* a, int64_t a_row, int6
                    float* c, int64_t c_row, bool accumulate) {
     Vec sum[Rows][Vectors];
     for (int r = 0; r < Rows; ++r)
-        for (int v = 0; v < Vectors; ++v) sum[r][v] = accumulate ? load(c + r * c_row + v * kLanes) : Vec{};
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};
     for (int64_t k = 0; k < depth; ++k, a += a_unit, b += Vectors * kLanes) {
         typename U::Reg right[Vectors];
         for (int v = 0; v < Vectors; ++v) right[v] = load_as<typename U::Reg>(b + v * kLanes);
@@ -107,7 +107,10 @@ void register_tile(int64_t depth, const typename U::Unit* a, int64_t a_row, int6
         }
     }
     for (int r = 0; r < Rows; ++r)
-        for (int v = 0; v < Vectors; ++v) store(c + r * c_row + v * kLanes, sum[r][v]);
+        for (int v = 0; v < Vectors; ++v) {
+            float* to = c + r * c_row + v * kLanes;
+            store(to, accumulate ? load(to) + sum[r][v] : sum[r][v]);
+        }
 }
 
 template <class U>
@@ -133,6 +136,10 @@ RegisterTile<U> tile_of(int64_t rows, int64_t vectors) {
 
 }  // namespace detail
 
+// Longest chain of additions in one register, in units: rounding errors grow with its length, and reading C this seldom
+// costs nothing.
+constexpr int64_t kChain = 128;
+
 // C (rows x b.panels.columns) = A B, or += with `accumulate`, over units [first_unit, first_unit + depth) of B. A(r, k)
 // = a[r * a_row + k * a_unit], k counted from 0. Rows of C need room for padded_columns() floats; the padding receives
 // zeros (or what it held plus zeros).
@@ -145,8 +152,11 @@ void product(bool accumulate, int64_t rows, const typename U::Unit* a, int64_t a
         float* c_panel = c + b.panels.first_vector(p) * kLanes;
         for (int64_t t = 0, row = 0; t < tiles; ++t) {
             const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);
-            detail::tile_of<U>(height, b.panels.width(p))(depth, a + row * a_row, a_row, a_unit, panel,
-                                                          c_panel + row * c_row, c_row, accumulate);
+            const auto tile = detail::tile_of<U>(height, b.panels.width(p));
+            const int64_t panel_row = b.panels.width(p) * kLanes;
+            for (int64_t k = 0; k < depth || k == 0; k += kChain)
+                tile(depth - k < kChain ? depth - k : kChain, a + row * a_row + k * a_unit, a_row, a_unit,
+                     panel + k * panel_row, c_panel + row * c_row, c_row, accumulate || k > 0);
             row += height;
         }
     }

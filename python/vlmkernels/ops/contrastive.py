@@ -225,14 +225,14 @@ def _run_backward(
         )
         return grads[0].to(image.dtype), grads[1].to(image.dtype), grads[2]
     grad_image, grad_text, grad_scale = _fake_backward(grad_rows, grad_columns, rows, columns, image, text, scale)
-    dots = [side.new_empty(side.shape[0], dtype=torch.float32) for side in (image, text)]
+    scale_dot = image.new_empty(image.shape[0], dtype=torch.float32)
     image, text = inner_contiguous(image), inner_contiguous(text)
     backends.native.contrastive_backward(  # type: ignore[union-attr]
         image, text, *factors(image, text, normalize), image_group, text_group, float(scale), kind, offset,
-        rows.contiguous(), columns.contiguous(), grad_rows[:3].contiguous(), grad_columns[:3].contiguous(), grad_image, grad_text, *dots,
+        rows.contiguous(), columns.contiguous(), grad_rows[:3].contiguous(), grad_columns[:3].contiguous(), grad_image, grad_text, scale_dot,
         torch.get_num_threads(),
     )  # fmt: skip
-    return grad_image, grad_text, grad_scale.copy_(dots[0].sum(dtype=torch.float64))
+    return grad_image, grad_text, grad_scale.copy_(scale_dot.sum(dtype=torch.float64))
 
 
 def positive_like(

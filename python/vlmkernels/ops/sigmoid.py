@@ -185,19 +185,18 @@ def _native(
     normalize: bool,
 ) -> None:
     """One walk: the losses of the rows, the gradients with the given weights of the rows, or both."""
-    rows, columns = image.shape[0], text.shape[0]
     image, text = inner_contiguous(image), inner_contiguous(text)
-    outputs: tuple[Tensor | None, ...] = (None,) * 5
+    outputs: tuple[Tensor | None, ...] = (None,) * 4
     if grads is not None:
-        outputs = (grads[0], grads[1], *(image.new_empty(n, dtype=torch.float32) for n in (rows, columns, rows)))
+        outputs = (*grads[:2], *(image.new_empty(image.shape[0], dtype=torch.float32) for _ in range(2)))
     backends.native.sigmoid_forward(  # type: ignore[union-attr]
         image, text, *factors(image, text, normalize), image_group, text_group, float(scale), float(bias), kind, offset, losses, weights, *outputs,
         torch.get_num_threads(),
     )  # fmt: skip
     if grads is not None:
-        _, _, dots, _, biases = outputs
-        grads[2].copy_(dots.sum(dtype=torch.float64))  # type: ignore[union-attr]
-        grads[3].copy_(biases.sum(dtype=torch.float64))  # type: ignore[union-attr]
+        scale_dot, bias_dot = outputs[2:]
+        grads[2].copy_(scale_dot.sum(dtype=torch.float64))  # type: ignore[union-attr]
+        grads[3].copy_(bias_dot.sum(dtype=torch.float64))  # type: ignore[union-attr]
 
 
 class _SigmoidRows(torch.autograd.Function):
