@@ -72,7 +72,9 @@ def test_cross_attention_layer(configs, backend, hidden_rows):
     seen = torch.arange(S)[None, :, None] >= torch.tensor([2 if hidden_rows else 0, 5])[None, None, :]
     visible = seen.expand(B, S, IMAGES)
     # transformers: (B, S, images, tiles) of 1 where visible, one tile an image here
-    mask, rows = modeling._prepare_cross_attention_mask(visible.long()[..., None].transpose(2, 3), PER_IMAGE, torch.float32)
+    mask, rows = modeling._prepare_cross_attention_mask(
+        visible.long()[..., None].transpose(2, 3), PER_IMAGE, torch.float32
+    )
     expected = other(
         x,
         cross_attention_states=image,

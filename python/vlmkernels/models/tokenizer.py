@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tokenizers
 import torch
@@ -33,7 +33,9 @@ class Tokenizer:
             backend = tokenizers.Tokenizer(models.WordLevel(unk_token="<unknown>"))
             backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
             backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[^\w'\x{2019}]+"), "removed")
-            trainer = trainers.WordLevelTrainer(vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False)
+            trainer: Any = trainers.WordLevelTrainer(
+                vocab_size=vocabulary, special_tokens=_SPECIAL, show_progress=False
+            )
         elif kind == "bpe":
             backend = tokenizers.Tokenizer(models.BPE())
             backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -89,7 +89,7 @@ def labels(given: Any, label_offset: Any, image: Tensor, text: Tensor) -> tuple[
                 f"label_offset is {label_offset} with {rows} images and {columns} texts: row i's text is i + label_offset, so 0 <= label_offset <= "
                 f"{columns - rows} is needed (swap the sides, or give group ids, where there are more images than texts)"
             )
-        return DIAGONAL, None, None, label_offset
+        return DIAGONAL, None, None, label_offset  # type: ignore[return-value]
     if isinstance(given, Tensor):
         if rows != columns:
             raise ValueError(

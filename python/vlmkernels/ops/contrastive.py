@@ -111,7 +111,8 @@ def contrastive_loss_and_grads(
     with torch.enable_grad():
         scale = checks.number("logit_scale", logit_scale, image).detach().requires_grad_()
         loss = contrastive_loss(
-            *leaves,
+            leaves[0],
+            leaves[1],
             scale,
             labels=labels,
             label_offset=label_offset,
@@ -191,17 +192,13 @@ def _run_forward(
 ) -> tuple[Tensor, Tensor]:
     if backends.choose("contrastive", image.device.type, image.dtype) == "reference":
         z = reference.logits(image, text, scale, normalize=normalize)
-        return reference.contrastive_statistics(z, _positive(z, image_group, text_group, kind, offset))
+        return reference.contrastive_statistics(z, positive_like(image, text, image_group, text_group, kind, offset))
     rows, columns = _fake_forward(image, text)
     image, text = inner_contiguous(image), inner_contiguous(text)
     backends.native.contrastive_forward(  # type: ignore[union-attr]
         image, text, *factors(image, text, normalize), image_group, text_group, float(scale), kind, offset, rows, columns, torch.get_num_threads()
     )  # fmt: skip
     return rows, columns
-
-
-def _positive(z: Tensor, image_group: Tensor | None, text_group: Tensor | None, kind: int, offset: int) -> Tensor:
-    return reference.positive_pairs(*z.shape, image_group, text_group, LABEL_NAMES[kind], offset, z.device)
 
 
 def _run_backward(

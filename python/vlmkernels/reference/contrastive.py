@@ -156,7 +156,7 @@ def contrastive_loss(
     """
     z = logits(image, text, logit_scale, normalize=normalize)
     labels = "diagonal" if image_group is None else "groups"
-    positive = positive_pairs(*z.shape, image_group, text_group, labels, label_offset, z.device)
+    positive = positive_pairs(z.shape[0], z.shape[1], image_group, text_group, labels, label_offset, z.device)
 
     def direction(z: Tensor, positive: Tensor) -> Tensor:
         count = positive.sum(1, keepdim=True)
@@ -183,5 +183,5 @@ def sigmoid_loss(
     """-1/M sum_ij log sigmoid(l_ij z_ij) with l = 1 for positive pairs, -1 for the others."""
     z = logits(image, text, logit_scale, logit_bias, normalize)
     labels = labels if image_group is None else "groups"
-    positive = positive_pairs(*z.shape, image_group, text_group, labels, label_offset, z.device)
+    positive = positive_pairs(z.shape[0], z.shape[1], image_group, text_group, labels, label_offset, z.device)
     return -F.logsigmoid(torch.where(positive, z, -z)).sum() / max(z.shape[0], 1)

@@ -68,7 +68,15 @@ def allowed_pairs(
     return seen
 
 
-def dense_attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, bias: Tensor | None, scale: float | None, softcap: float | None) -> tuple[Tensor, Tensor]:
+def dense_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    seen: Tensor,
+    bias: Tensor | None,
+    scale: float | None,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
     """PyTorch's way: its fused kernel, or matrices in the inputs' dtype with an fp32 softmax where that kernel has no such option. Also the logsumexp."""
     groups = query.shape[1] // key.shape[1]
     k, v = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -81,7 +89,11 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, bia
     scores = scores.masked_fill(~seen, float("-inf"))
     lse = torch.logsumexp(scores, -1) if scores.shape[-1] else scores.new_full(scores.shape[:-1], float("-inf"))
     if softcap is None and scores.shape[-1] and query.shape[0]:
-        mask = torch.zeros_like(scores).masked_fill(~seen, float("-inf")) if bias is None else bias.to(wide).expand_as(scores).masked_fill(~seen, float("-inf"))
+        mask = (
+            torch.zeros_like(scores).masked_fill(~seen, float("-inf"))
+            if bias is None
+            else bias.to(wide).expand_as(scores).masked_fill(~seen, float("-inf"))
+        )
         out = F.scaled_dot_product_attention(query, k, v, attn_mask=mask.to(query.dtype), scale=scale)
         blind = ~seen.expand_as(scores).any(-1, keepdim=True)
         return torch.where(blind, torch.zeros_like(out), out), lse
@@ -89,7 +101,9 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, bia
     return (weights.to(query.dtype) @ v), lse
 
 
-def _qkv(b: int, hq: int, hk: int, sq: int, sk: int, d: int, layout: str = "BHSD") -> Callable[[torch.Generator], Inputs]:
+def _qkv(
+    b: int, hq: int, hk: int, sq: int, sk: int, d: int, layout: str = "BHSD"
+) -> Callable[[torch.Generator], Inputs]:
     def make(g: torch.Generator) -> Inputs:
         def one(h: int, s: int) -> Tensor:
             if layout == "BSHD":
@@ -103,7 +117,7 @@ def _qkv(b: int, hq: int, hk: int, sq: int, sk: int, d: int, layout: str = "BHSD
     return make
 
 
-_ATTENTION = [  # name, (B, Hq, Hk, Sq, Sk, D), layout, options
+_ATTENTION: list[tuple[str, tuple[int, int, int, int, int, int], str, Inputs]] = [  # name, (B, Hq, Hk, Sq, Sk, D), layout, options
     ("plain", (2, 3, 3, 67, 67, 64), "BHSD", {}),
     ("one query", (2, 4, 2, 1, 130, 40), "BSHD", {}),
     ("grouped causal", (1, 6, 2, 77, 77, 72), "BSHD", {"causal": "top_left"}),
@@ -137,7 +151,9 @@ def _masked(inputs: Callable[[torch.Generator], Inputs], kind: str) -> Callable[
     return make
 
 
-def _attention_peer(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **o: Any) -> tuple[Tensor, Tensor]:
+def _attention_peer(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, **o: Any
+) -> tuple[Tensor, Tensor]:
     seen, bias = allowed_pairs(query.shape[2], key.shape[2], o.get("causal"), o.get("window")), None
     if mask is not None and mask.dtype == torch.bool:
         seen = seen & (mask[:, None, None, :] if mask.dim() == 2 else mask)
@@ -146,10 +162,10 @@ def _attention_peer(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     return dense_attention(query, key, value, seen, bias, o.get("scale"), o.get("softcap"))
 
 
-def _attention_case(name: str, sizes: tuple[int, ...], layout: str, options: Inputs) -> Case:
+def _attention_case(name: str, sizes: tuple[int, int, int, int, int, int], layout: str, options: Inputs) -> Case:
     options = dict(options)
     kind = options.pop("mask", None)
-    inputs = _qkv(*sizes, layout=layout)  # type: ignore[arg-type]
+    inputs = _qkv(*sizes, layout)
     return Case(
         "attention",
         name,
@@ -184,7 +200,9 @@ def _varlen_cases(quick: bool) -> Iterator[Case]:
             made[f"cu_seqlens_{side}"] = torch.tensor([0, *torch.tensor(of).cumsum(0)], dtype=torch.int32)
         return made
 
-    def peer(query: Tensor, key: Tensor, value: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **o: Any) -> tuple[Tensor, Tensor]:
+    def peer(
+        query: Tensor, key: Tensor, value: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, **o: Any
+    ) -> tuple[Tensor, Tensor]:
         out, lse = [], []
         for n in range(len(cu_seqlens_q) - 1):
             q0, q1, k0, k1 = (int(c[n + i]) for c in (cu_seqlens_q, cu_seqlens_k) for i in (0, 1))
@@ -196,7 +214,11 @@ def _varlen_cases(quick: bool) -> Iterator[Case]:
         lse.append(lse[0].new_full((query.shape[1], rest), float("-inf")))
         return torch.cat(out), torch.cat(lse, 1)
 
-    for name, options in (("packed", {}), ("packed causal", {"causal": "top_left"}), ("packed window", {"window": (7, 3)})):
+    for name, options in (
+        ("packed", {}),
+        ("packed causal", {"causal": "top_left"}),
+        ("packed window", {"window": (7, 3)}),
+    ):
         yield Case(
             "attention_varlen", name, inputs, lambda **kw: attention_varlen(**kw, return_lse=True), peer,
             ("query", "key", "value"), ("query", "key", "value"), ("out", "lse"), options,
@@ -252,10 +274,23 @@ _PATCH = [  # name, pixel shape, weight shape, pixels uint8, layout, prefix toke
 ]  # fmt: skip
 
 
-def _patch_case(name: str, shape: tuple[int, ...], weight: tuple[int, ...], byte: bool, layout: str, prefix: int, position: int, bias: bool) -> Case:
+def _patch_case(
+    name: str,
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    byte: bool,
+    layout: str,
+    prefix: int,
+    position: int,
+    bias: bool,
+) -> Case:
     def inputs(g: torch.Generator) -> Inputs:
         made: Inputs = {"weight": torch.randn(*weight, generator=g, dtype=torch.float64) / 8}
-        made["pixels"] = torch.randint(0, 256, shape, generator=g, dtype=torch.uint8) if byte else torch.randn(*shape, generator=g, dtype=torch.float64)
+        made["pixels"] = (
+            torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
+            if byte
+            else torch.randn(*shape, generator=g, dtype=torch.float64)
+        )
         if bias:
             made["bias"] = torch.randn(weight[0], generator=g, dtype=torch.float64)
         if prefix:
@@ -268,9 +303,23 @@ def _patch_case(name: str, shape: tuple[int, ...], weight: tuple[int, ...], byte
             made["mean"], made["std"] = [0.48, 0.46, 0.41][: weight[1]], [0.27, 0.26, 0.28][: weight[1]]
         return made
 
-    tensors = ("weight", *(("bias",) if bias else ()), *(("prefix",) if prefix else ()), *(("position",) if position else ()))
+    tensors = (
+        "weight",
+        *(("bias",) if bias else ()),
+        *(("prefix",) if prefix else ()),
+        *(("position",) if position else ()),
+    )
     floats = (*tensors, *(() if byte else ("pixels",)))
-    return Case("patch_embed", name, inputs, lambda **kw: (patch_embed(**kw),), _patch_peer, floats, floats, options={"layout": layout})
+    return Case(
+        "patch_embed",
+        name,
+        inputs,
+        lambda **kw: (patch_embed(**kw),),
+        _patch_peer,
+        floats,
+        floats,
+        options={"layout": layout},
+    )
 
 
 def _peer_tokens(x: Tensor, weight: Tensor, layout: str, bias: Tensor | None = None) -> Tensor:
@@ -287,7 +336,9 @@ def _patch_peer(pixels: Tensor, weight: Tensor, layout: str, bias: Tensor | None
         shape = [1] * x.dim()
         shape[layout.index("C")] = -1
         wide = torch.promote_types(weight.dtype, torch.float32)
-        x = ((x.to(wide) / 255 - torch.tensor(mean, dtype=wide).view(shape)) / torch.tensor(std, dtype=wide).view(shape)).to(weight.dtype)
+        x = (
+            (x.to(wide) / 255 - torch.tensor(mean, dtype=wide).view(shape)) / torch.tensor(std, dtype=wide).view(shape)
+        ).to(weight.dtype)
     tokens = _peer_tokens(x, weight, layout, bias)
     if position is not None and position.shape[0] == tokens.shape[1]:
         tokens = tokens + position
@@ -314,13 +365,27 @@ def _packed_case(order: str, shape: tuple[int, ...]) -> Case:
         return (F.linear(patches, rows, bias),)
 
     names = ("patches", "weight", "bias")
-    return Case("patch_embed_packed", order, inputs, lambda **kw: (patch_embed_packed(**kw),), peer, names, names, options={"order": order})
+    return Case(
+        "patch_embed_packed",
+        order,
+        inputs,
+        lambda **kw: (patch_embed_packed(**kw),),
+        peer,
+        names,
+        names,
+        options={"order": order},
+    )
 
 
 def _patch_cases(quick: bool) -> Iterator[Case]:
     for row in _PATCH[:: 3 if quick else 1]:
         yield _patch_case(*row)
-    for order, shape in (("CPP", (12, 3, 5, 4)), ("PPC", (12, 3, 5, 4)), ("CTPP", (8, 3, 2, 6, 6)), ("TPPC", (8, 3, 2, 6, 6))):
+    for order, shape in (
+        ("CPP", (12, 3, 5, 4)),
+        ("PPC", (12, 3, 5, 4)),
+        ("CTPP", (8, 3, 2, 6, 6)),
+        ("TPPC", (8, 3, 2, 6, 6)),
+    ):
         yield _packed_case(order, shape)
         if quick:
             return
@@ -328,7 +393,7 @@ def _patch_cases(quick: bool) -> Iterator[Case]:
 
 # --- contrastive losses ---
 
-_LOSSES = [  # name, (M, N, D), options
+_LOSSES: list[tuple[str, tuple[int, int, int], Inputs]] = [  # name, (M, N, D), options
     ("square", (45, 45, 64), {}),
     ("normalised", (70, 70, 33), {"normalize": True}),
     ("rectangular", (20, 53, 48), {"label_offset": 9}),
@@ -338,7 +403,9 @@ _LOSSES = [  # name, (M, N, D), options
 ]  # fmt: skip
 
 
-def _loss_inputs(sizes: tuple[int, int, int], groups: int, sigmoid: bool, normalize: bool) -> Callable[[torch.Generator], Inputs]:
+def _loss_inputs(
+    sizes: tuple[int, int, int], groups: int, sigmoid: bool, normalize: bool
+) -> Callable[[torch.Generator], Inputs]:
     m, n, d = sizes
 
     def make(g: torch.Generator) -> Inputs:
@@ -381,7 +448,15 @@ def _info_nce_peer(image: Tensor, text: Tensor, logit_scale: Tensor, labels: Any
     return (total / (2 if symmetric else 1),)
 
 
-def _sigmoid_peer(image: Tensor, text: Tensor, logit_scale: Tensor, logit_bias: Tensor, labels: Any = None, label_offset: int = 0, normalize: bool = False) -> tuple[Tensor]:
+def _sigmoid_peer(
+    image: Tensor,
+    text: Tensor,
+    logit_scale: Tensor,
+    logit_bias: Tensor,
+    labels: Any = None,
+    label_offset: int = 0,
+    normalize: bool = False,
+) -> tuple[Tensor]:
     z = _logits(image, text, logit_scale, normalize) + logit_bias.to(torch.promote_types(image.dtype, torch.float32))
     positive = _positives(z, labels, label_offset)
     return (-F.logsigmoid(torch.where(positive, z, -z)).sum() / z.shape[0],)

@@ -39,7 +39,14 @@ class Finding:
 def compare(quantity: str, found: Tensor, peer: Tensor, exact: Tensor, *, gradient: bool = False) -> Finding:
     """`found` in its dtype and PyTorch's `peer` in the same one, both against float64. Infinities must be where the exact ones are; NaN never passes."""
     if found.shape != exact.shape:
-        return Finding(f"{quantity} has shape {tuple(found.shape)} instead of {tuple(exact.shape)}", float("inf"), 0.0, (), 0.0, 0.0)
+        return Finding(
+            f"{quantity} has shape {tuple(found.shape)} instead of {tuple(exact.shape)}",
+            float("inf"),
+            0.0,
+            (),
+            0.0,
+            0.0,
+        )
     if exact.numel() == 0:
         return Finding(quantity, 0.0, 0.0, (), 0.0, 0.0)
     error = _errors(found, exact)
@@ -54,7 +61,9 @@ def compare(quantity: str, found: Tensor, peer: Tensor, exact: Tensor, *, gradie
     allowed = factor * (seen.max().item() if seen.numel() else 0.0) + noise + torch.finfo(found.dtype).tiny
     worst = int(error.argmax())
     where = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), error.shape)) if error.dim() else ()
-    return Finding(quantity, error.max().item(), allowed, where, found.flatten()[worst].item(), exact.flatten()[worst].item())
+    return Finding(
+        quantity, error.max().item(), allowed, where, found.flatten()[worst].item(), exact.flatten()[worst].item()
+    )
 
 
 def _errors(found: Tensor, exact: Tensor) -> Tensor:

@@ -1,0 +1,5 @@
+import sys
+
+from vlmkernels.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,260 @@
+"""A CLIP from scratch on OpenMoji's drawings: held-out retrieval and free-text queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vlmkernels.demo import pictures, report
+from vlmkernels.demo.augment import augment
+from vlmkernels.demo.drawings import Drawing, Split, find_drawings, images_of, split
+from vlmkernels.demo.result import CREDIT, Result, history_facts
+from vlmkernels.demo.training import History, fit
+from vlmkernels.models.clip import CLIP, CLIPConfig, TextTowerConfig
+from vlmkernels.models.tokenizer import Tokenizer
+from vlmkernels.models.vit import VisionTransformerConfig
+
+__all__ = ["ClipRecipe", "Collection", "load_collection", "retrieval", "run_clip"]
+
+
+@dataclass(frozen=True)
+class ClipRecipe:
+    """Everything that decides the numbers, beside the seed."""
+
+    size: int = 32
+    patch: int = 8
+    width: int = 96
+    depth: int = 3
+    heads: int = 3
+    text_depth: int = 1
+    context: int = 16
+    steps: int = 800
+    batch: int = 64
+    learning_rate: float = 2e-3
+    flag_share: float = 0.2  # flags of countries are a sixth of all drawings and teach little else
+    alias_share: float = 0.3  # how often a caption is one of the other names of its drawing
+
+
+@dataclass
+class Collection:
+    """The drawings without skin-tone variants, their images, and the split as indices into both."""
+
+    drawings: list[Drawing]
+    images: Tensor
+    split: Split
+
+    def captions(self, indices: Sequence[int]) -> list[str]:
+        return [self.drawings[n].name for n in indices]
+
+
+def load_collection(size: int) -> Collection:
+    """Finds, splits and rasterises; the images come from the cache after the first time."""
+    from tqdm import tqdm
+
+    everything = find_drawings()
+    chosen = split(everything)
+    shown = {n for n, drawing in enumerate(everything) if not drawing.toned} | set(chosen.held_out)
+    place = {n: i for i, n in enumerate(sorted(shown))}
+    drawings = [everything[n] for n in sorted(shown)]
+    images = images_of(
+        drawings, size, progress=lambda items: tqdm(items, total=len(drawings), desc="rasterising", unit="drawing")
+    )
+    indices = Split([place[n] for n in chosen.train if n in place], [place[n] for n in chosen.held_out])
+    return Collection(drawings, torch.from_numpy(images), indices)
+
+
+class Pairs:
+    """Endless batches of (images, tokens): every concept once an epoch, one of its drawings, one of its captions."""
+
+    def __init__(self, collection: Collection, tokenizer: Tokenizer, recipe: ClipRecipe, seed: int) -> None:
+        self.collection, self.tokenizer, self.recipe = collection, tokenizer, recipe
+        self.random = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(seed)
+        concepts: dict[str, list[int]] = {}
+        for n in collection.split.train:
+            concepts.setdefault(collection.drawings[n].concept, []).append(n)
+        self.concepts = list(concepts.values())
+        self.pending: list[int] = []
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        while len(self.pending) < self.recipe.batch:
+            self.pending += self._epoch()
+        taken, self.pending = self.pending[: self.recipe.batch], self.pending[self.recipe.batch :]
+        tokens = self.tokenizer([self._caption(n) for n in taken], self.recipe.context)
+        longest = int((tokens != self.tokenizer.pad).sum(1).max())
+        return augment(self.collection.images[taken], self.generator), tokens[:, :longest]
+
+    def _epoch(self) -> list[int]:
+        drawn = [members[self.random.integers(len(members))] for members in self.concepts]
+        names = self.collection.drawings
+        kept = [
+            n for n in drawn if not names[n].name.startswith("flag of") or self.random.random() < self.recipe.flag_share
+        ]
+        return [kept[i] for i in self.random.permutation(len(kept))]
+
+    def _caption(self, n: int) -> str:
+        captions = self.collection.drawings[n].captions
+        if len(captions) == 1 or self.random.random() > self.recipe.alias_share:
+            return captions[0]
+        return captions[self.random.integers(len(captions))]
+
+
+def make_model(recipe: ClipRecipe, vocabulary: int) -> CLIP:
+    vision = VisionTransformerConfig(
+        image_size=recipe.size, patch_size=recipe.patch, width=recipe.width, depth=recipe.depth, heads=recipe.heads,
+        prefix_tokens=0, pooling="mean",
+    )  # fmt: skip
+    text = TextTowerConfig(vocabulary, recipe.context, recipe.width, recipe.text_depth, recipe.heads)
+    return CLIP(CLIPConfig(vision, text, recipe.width))
+
+
+def train(collection: Collection, tokenizer: Tokenizer, recipe: ClipRecipe, seed: int) -> tuple[CLIP, History]:
+    torch.manual_seed(seed)
+    model = make_model(recipe, len(tokenizer))
+    pairs = Pairs(collection, tokenizer, recipe, seed)
+    history = fit(
+        model,
+        lambda: model(*pairs.batch()),
+        steps=recipe.steps,
+        batch=recipe.batch,
+        learning_rate=recipe.learning_rate,
+        after_step=model.clamp_logit_scale,
+        label="training CLIP",
+    )
+    return model, history
+
+
+def retrieval(similarity: Tensor) -> dict[str, float]:
+    """Percentages of rows (queries) whose own column is the best, or among the best five; both directions of (text, image) similarity."""
+    found = {}
+    for name, scores in (("text to image", similarity), ("image to text", similarity.mT)):
+        rank = (scores > scores.diagonal()[:, None]).sum(1)
+        for k in (1, 5):
+            found[f"{name} top-{k}"] = (rank < k).double().mean().item() * 100
+    return found
+
+
+def run_clip(
+    out: Path, queries: Sequence[str], seed: int, steps: int | None = None, recipe: ClipRecipe | None = None
+) -> Result:
+    """Trains (or, for queries, takes the model that an earlier run with the same recipe left in `out`), measures, draws."""
+    recipe = recipe or ClipRecipe()
+    if steps is not None:
+        recipe = ClipRecipe(**{**asdict(recipe), "steps": steps})
+    collection = load_collection(recipe.size)
+    folder, identity = out / "model", {"recipe": asdict(recipe), "seed": seed}
+    if queries and _saved(folder) == identity:
+        tokenizer, model, history = Tokenizer.load(folder / "tokenizer.json"), CLIP.from_pretrained(folder), History()
+    else:
+        training = collection.split.train
+        tokenizer = Tokenizer.train(caption for n in training for caption in collection.drawings[n].captions)
+        model, history = train(collection, tokenizer, recipe, seed)
+        model.save_pretrained(folder)
+        tokenizer.save(folder / "tokenizer.json")
+        (folder / "identity.json").write_text(json.dumps(identity))
+    return _report(out, collection, tokenizer, model, history, queries, recipe)
+
+
+def _saved(folder: Path) -> object:
+    path = folder / "identity.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+@torch.no_grad()
+def _report(
+    out: Path,
+    collection: Collection,
+    tokenizer: Tokenizer,
+    model: CLIP,
+    history: History,
+    queries: Sequence[str],
+    recipe: ClipRecipe,
+) -> Result:
+    held_out = collection.split.held_out
+    names = collection.captions(held_out)
+    image_features = model.encode_image(collection.images)
+    text_features = model.encode_text(tokenizer(names, recipe.context))
+    similarity = text_features @ image_features[held_out].mT
+    numbers = retrieval(similarity)
+    chance = 100 / len(held_out)
+    result = Result(numbers={**numbers, "images per second": history.rate, "seconds": history.seconds})
+    facts = [
+        (
+            f"{direction}, {len(held_out)} held-out pairs",
+            f"top-1 {numbers[f'{direction} top-1']:.0f} %, top-5 {numbers[f'{direction} top-5']:.0f} % (chance {chance:.0f} %, {5 * chance:.0f} %)",
+        )
+        for direction in ("image to text", "text to image")
+    ]
+    facts += history_facts(history)
+    result.lines += [f"{name}: {value}" for name, value in facts]
+
+    shown: list[tuple[str, str, Path]] = []
+    images = collection.images.numpy()
+    if queries:
+        rows = []
+        for query in queries:
+            scores = (model.encode_text(tokenizer([query], recipe.context)) @ image_features.mT)[0]
+            best = scores.topk(8).indices.tolist()
+            unknown = [word for word, known in _words(tokenizer, query) if not known]
+            note = f" (never seen in training: {', '.join(unknown)})" if unknown else ""
+            result.lines.append(f"{query!r}{note}: " + ", ".join(collection.captions(best[:5])))
+            rows.append((query, [(images[n], collection.drawings[n].name, None) for n in best]))
+        shown.append(
+            (
+                "Queries",
+                "The best drawings of the whole collection for each text.",
+                pictures.image_grid(rows, out / "queries.png"),
+            )
+        )
+    rows = []
+    for n in range(8):
+        best = similarity[n].topk(5).indices.tolist()
+        rows.append((names[n], [(images[held_out[b]], names[b], b == n) for b in best]))
+    shown.append(
+        (
+            "Retrieval",
+            "The first held-out captions and the five held-out drawings closest to each; the right one in green.",
+            pictures.image_grid(rows, out / "retrieval.png"),
+        )
+    )
+    if history.losses:
+        shown.append(
+            (
+                "Loss",
+                "Symmetric contrastive loss over the training steps.",
+                pictures.loss_curve(history.losses, out / "loss.png", "contrastive loss"),
+            )
+        )
+    shown.append(
+        (
+            "Similarity",
+            "Cosine of each held-out caption with each held-out drawing.",
+            pictures.similarity_matrix(similarity.numpy(), out / "similarity.png"),
+        )
+    )
+    side = recipe.size // recipe.patch
+    maps = model.vision.attention_map(collection.images[held_out[:5]]).view(-1, side, side)
+    rows_of_maps = [
+        (images[n], [("attention", weights.numpy())]) for n, weights in zip(held_out[:5], maps, strict=True)
+    ]
+    shown.append(
+        (
+            "Attention",
+            "Where the last block of the image tower looks, averaged over heads and patches.",
+            pictures.attention_map(rows_of_maps, out / "attention.png"),
+        )
+    )
+    result.files = [file for _, _, file in shown]
+    result.files.append(report.write_report(out / "report.html", "CLIP from scratch on OpenMoji", facts, shown, CREDIT))
+    return result
+
+
+def _words(tokenizer: Tokenizer, text: str) -> list[tuple[str, bool]]:
+    encoding = tokenizer.backend.encode(text)
+    return [(text[a:b], i != tokenizer.unknown) for i, (a, b) in zip(encoding.ids, encoding.offsets, strict=True)]
