@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ __all__ = ["CLIP", "CLIPConfig", "TextTower", "TextTowerConfig"]
 
 @dataclass
 class TextTowerConfig(Config):
-    """`context` is the longest sequence of tokens; `pad_token` fills the end of shorter ones."""
+    """`context` is the longest sequence of tokens; `pad_token` fills the end of shorter ones. `pooling` takes the last token, as CLIP does, or the mean over all."""
 
     vocabulary: int = 49408
     context: int = 77
@@ -27,7 +28,16 @@ class TextTowerConfig(Config):
     heads: int = 8
     mlp_ratio: float = 4.0
     pad_token: int = 0
+    pooling: Literal["last", "mean"] = "last"
     norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width // self.heads % 8:
+            raise ValueError(
+                f"width {self.width} over heads {self.heads} must give a head dimension that is a multiple of 8"
+            )
+        if self.pooling not in ("last", "mean"):
+            raise ValueError(f'pooling is {self.pooling!r}; use "last" or "mean"')
 
 
 @dataclass
@@ -42,7 +52,7 @@ class CLIPConfig(Config):
 
 
 class TextTower(nn.Module):
-    """Token and position embeddings, causal pre-norm blocks; a caption's feature is that of its last token."""
+    """Token and position embeddings, causal pre-norm blocks; a caption's feature is that of its last token, or their mean."""
 
     def __init__(self, config: TextTowerConfig) -> None:
         super().__init__()
@@ -65,8 +75,12 @@ class TextTower(nn.Module):
         x = self.embed(tokens) + self.position[: tokens.shape[1]]
         for block in self.blocks:
             x = block(x)
-        last = (tokens != self.config.pad_token).sum(1).clamp_min(1) - 1
-        return self.norm(x[torch.arange(len(x), device=x.device), last])  # type: ignore[no-any-return]
+        seen = tokens != self.config.pad_token
+        if self.config.pooling == "mean":
+            pooled = (x * seen[..., None]).sum(1) / seen.sum(1, keepdim=True).clamp_min(1)
+        else:
+            pooled = x[torch.arange(len(x), device=x.device), seen.sum(1).clamp_min(1) - 1]
+        return self.norm(pooled)  # type: ignore[no-any-return]
 
 
 class CLIP(PretrainedModel):

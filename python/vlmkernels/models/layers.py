@@ -60,7 +60,8 @@ class PatchEmbedding(nn.Module):
         self.register_buffer("mean", torch.tensor(mean[:channels]), persistent=False)
         self.register_buffer("std", torch.tensor(std[:channels]), persistent=False)
         nn.init.normal_(self.weight, std=(channels * patch[0] * patch[1] * patch[2]) ** -0.5)
-        nn.init.normal_(self.position, std=0.02)
+        # Pixels of unit variance give patch embeddings of unit variance: much smaller positions would drown in them for the first thousand steps.
+        nn.init.normal_(self.position, std=0.5)
         if self.prefix is not None:
             nn.init.normal_(self.prefix, std=0.02)
 
