@@ -111,6 +111,8 @@ def _run_backward(
             grad.copy_(computed)
         return grads
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
+    grad_lse = None if grad_lse is None else grad_lse.contiguous()
+    lse = lse.contiguous()
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out, grad_lse, query, key, value, out, lse, *grads, None, None, None, None, cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous(),
         *options, torch.get_num_threads(),

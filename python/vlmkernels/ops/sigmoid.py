@@ -217,14 +217,18 @@ class _SigmoidTotal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factor: float, *args: Any) -> Tensor:
         loss, grads = _loss_and_grads(factor, *args)
-        ctx.save_for_backward(*grads)
+        ctx.save_for_backward(*grads, *args[:6])
+        ctx.factor, ctx.options = factor, args[6:]
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            refuse_double_backward("sigmoid_loss")(ctx)
-        found = (g * grad for g in ctx.saved_tensors)
+        grads, inputs = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        if torch.is_grad_enabled():  # the operator refuses a second derivative
+            weights = (grad * ctx.factor).expand(inputs[0].shape[0])
+            found = torch.ops.vlmkernels.sigmoid_backward(weights, *inputs, *ctx.options)
+        else:
+            found = tuple(g * grad for g in grads)
         needs = ctx.needs_input_grad[1:5]
         return (None, *(g if need else None for g, need in zip(found, needs, strict=True)), *[None] * 5)
 
