@@ -94,7 +94,10 @@ def survives(call) -> None:
     try:
         call()
     except (ValueError, TypeError, NotImplementedError) as error:
-        assert str(error)
+        message = str(error)
+    else:
+        return
+    assert message
 
 
 fuzz = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

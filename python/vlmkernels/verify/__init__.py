@@ -3,7 +3,7 @@
 `vlmkernels verify` prints it as a table; the tests run the same cases on every instruction set.
 """
 
-from vlmkernels.verify.cases import Case, cases
+from vlmkernels.verify.grid import Case, cases
 from vlmkernels.verify.rule import Finding, compare
 from vlmkernels.verify.run import check_accuracy, check_repeatable
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vlmkernels import backends
-from vlmkernels.verify.cases import Case, Inputs
+from vlmkernels.verify.grid import Case, Inputs
 from vlmkernels.verify.rule import Finding, compare
 
 __all__ = ["check_accuracy", "check_repeatable"]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlmkernels.cli.main import main
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "vlmkernels", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    assert "attention in float32" in capsys.readouterr().out
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["operators"]["attention"]["float64"]["backend"] == "reference"
+    assert "float64" in found["operators"]["attention"]["float64"]["not"]["cpu"][0]
+
+
+@pytest.mark.parametrize("failure", ["raise ImportError('gone')", "raise OSError('libtorch_cpu.so: broken')"])
+def test_info_without_torch(tmp_path: Path, failure: str) -> None:
+    (tmp_path / "torch.py").write_text(failure)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    found = run("info", PYTHONPATH=path)
+    assert found.returncode == 0, found.stderr
+    assert failure.split("'")[1] in found.stdout
+    assert json.loads(run("info", "--json", PYTHONPATH=path).stdout)["torch"]["error"]
+    code = "import vlmkernels\ntry: vlmkernels.attention\nexcept ImportError as e: print(e)"
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
+    )
+    assert "needs torch" in out.stdout
+
+
+def test_wrong_instruction_set_is_explained(native) -> None:
+    found = run("info", VLMKERNELS_CPU_ISA="sse9")
+    assert found.returncode == 0
+    assert "VLMKERNELS_CPU_ISA" in found.stdout
+
+
+def test_verify_quick(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--quick"]) == 0
+    out = capsys.readouterr().out
+    assert "0 failures" in out
+    assert "seed 0" in out
+
+
+def test_verify_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from vlmkernels.verify import grid
+
+    right = grid.patch_embed
+    monkeypatch.setattr(
+        grid, "patch_embed", lambda **kw: right(**kw) * (1.0 if kw["weight"].dtype == torch.float64 else 1.01)
+    )
+    assert main(["verify", "--quick"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_help_names_every_command() -> None:
+    out = run("--help").stdout
+    assert all(word in out for word in ("info", "verify", "demo"))
+
+
+@pytest.mark.parametrize("arguments", [["demo", "--steps", "0"], ["demo", "--task", "digits", "--query", "x"]])
+def test_demo_refuses_what_makes_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "--" in capsys.readouterr().err
