@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlmkernels.demo import pictures, report
 from vlmkernels.demo.augment import augment
-from vlmkernels.demo.drawings import Drawing, Split, find_drawings, images_of, split
+from vlmkernels.demo.drawings import Drawing, Split, find_drawings, images_of, split, words_of
 from vlmkernels.demo.result import CREDIT, Result, history_facts
 from vlmkernels.demo.training import History, fit
 from vlmkernels.models.clip import CLIP, CLIPConfig, TextTowerConfig
@@ -29,14 +29,18 @@ class ClipRecipe:
 
     size: int = 32
     patch: int = 8
-    width: int = 96
+    width: int = 128
     depth: int = 3
-    heads: int = 3
-    text_depth: int = 1
+    heads: int = 4
+    embedding: int = 96
+    text_width: int = 96
+    text_depth: int = 0  # names of drawings are bags of words: attention between words only memorises them
     context: int = 16
-    steps: int = 800
-    batch: int = 64
+    steps: int = 500
+    batch: int = 128
     learning_rate: float = 2e-3
+    weight_decay: float = 2.0
+    mirrored: float = 0.5  # how often a drawing that has no left and right is mirrored
     flag_share: float = 0.2  # flags of countries are a sixth of all drawings and teach little else
     alias_share: float = 0.3  # how often a caption is one of the other names of its drawing
 
@@ -69,6 +73,43 @@ def load_collection(size: int) -> Collection:
     return Collection(drawings, torch.from_numpy(images), indices)
 
 
+_SIDED = set(
+    [
+        "left",
+        "right",
+        "leftwards",
+        "rightwards",
+        "button",
+        "keycap",
+        "flag",
+        "clock",
+        "clockwise",
+        "sign",
+        "symbol",
+        "arrow",
+        "arrows",
+        "latin",
+        "input",
+        "letter",
+        "number",
+        "square",
+        "circled",
+        "squared",
+        "sagittarius",
+        "mark",
+        "hands",
+        "up",
+        "down",
+    ]
+)
+
+
+def _has_no_side(drawing: Drawing) -> bool:
+    """True if nothing in its captions says that the mirrored drawing would be another one."""
+    words = {word for caption in drawing.captions for word in words_of(caption)}
+    return not words & _SIDED and not any("clock" in word or word == "thirty" for word in words)
+
+
 class Pairs:
     """Endless batches of (images, tokens): every concept once an epoch, one of its drawings, one of its captions."""
 
@@ -80,6 +121,7 @@ class Pairs:
         for n in collection.split.train:
             concepts.setdefault(collection.drawings[n].concept, []).append(n)
         self.concepts = list(concepts.values())
+        self.mirrors = torch.tensor([_has_no_side(drawing) for drawing in collection.drawings])
         self.pending: list[int] = []
 
     def batch(self) -> tuple[Tensor, Tensor]:
@@ -88,7 +130,10 @@ class Pairs:
         taken, self.pending = self.pending[: self.recipe.batch], self.pending[self.recipe.batch :]
         tokens = self.tokenizer([self._caption(n) for n in taken], self.recipe.context)
         longest = int((tokens != self.tokenizer.pad).sum(1).max())
-        return augment(self.collection.images[taken], self.generator), tokens[:, :longest]
+        images = self.collection.images[taken]
+        mirrored = self.mirrors[taken] & (torch.rand(len(taken), generator=self.generator) < self.recipe.mirrored)
+        images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+        return augment(images, self.generator), tokens[:, :longest]
 
     def _epoch(self) -> list[int]:
         drawn = [members[self.random.integers(len(members))] for members in self.concepts]
@@ -110,8 +155,10 @@ def make_model(recipe: ClipRecipe, vocabulary: int) -> CLIP:
         image_size=recipe.size, patch_size=recipe.patch, width=recipe.width, depth=recipe.depth, heads=recipe.heads,
         prefix_tokens=0, pooling="mean",
     )  # fmt: skip
-    text = TextTowerConfig(vocabulary, recipe.context, recipe.width, recipe.text_depth, recipe.heads)
-    return CLIP(CLIPConfig(vision, text, recipe.width))
+    text = TextTowerConfig(
+        vocabulary, recipe.context, recipe.text_width, recipe.text_depth, recipe.text_width // 32, pooling="mean"
+    )
+    return CLIP(CLIPConfig(vision, text, recipe.embedding))
 
 
 def train(collection: Collection, tokenizer: Tokenizer, recipe: ClipRecipe, seed: int) -> tuple[CLIP, History]:
@@ -124,6 +171,7 @@ def train(collection: Collection, tokenizer: Tokenizer, recipe: ClipRecipe, seed
         steps=recipe.steps,
         batch=recipe.batch,
         learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
         after_step=model.clamp_logit_scale,
         label="training CLIP",
     )
