@@ -73,35 +73,33 @@ def load_collection(size: int) -> Collection:
     return Collection(drawings, torch.from_numpy(images), indices)
 
 
-_SIDED = set(
-    [
-        "left",
-        "right",
-        "leftwards",
-        "rightwards",
-        "button",
-        "keycap",
-        "flag",
-        "clock",
-        "clockwise",
-        "sign",
-        "symbol",
-        "arrow",
-        "arrows",
-        "latin",
-        "input",
-        "letter",
-        "number",
-        "square",
-        "circled",
-        "squared",
-        "sagittarius",
-        "mark",
-        "hands",
-        "up",
-        "down",
-    ]
-)
+_SIDED = {
+    "left",
+    "right",
+    "leftwards",
+    "rightwards",
+    "button",
+    "keycap",
+    "flag",
+    "clock",
+    "clockwise",
+    "sign",
+    "symbol",
+    "arrow",
+    "arrows",
+    "latin",
+    "input",
+    "letter",
+    "number",
+    "square",
+    "circled",
+    "squared",
+    "sagittarius",
+    "mark",
+    "hands",
+    "up",
+    "down",
+}
 
 
 def _has_no_side(drawing: Drawing) -> bool:
