@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +13,10 @@ from vlmkernels import backends
 
 ISAS = backends.native.available_isas() if backends.native is not None else []
 BACKENDS = ["reference", *(f"cpu-{isa}" for isa in ISAS)]
+
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores; tests about threads set their own number
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +31,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def on_backend(name: str) -> Iterator[None]:
-    import contextlib
-
+def on_backend(name: str) -> contextlib.AbstractContextManager[None]:
     @contextlib.contextmanager
     def switched() -> Iterator[None]:
         kind, _, isa = name.partition("-")
