@@ -111,7 +111,7 @@ inline float dot(const T* a, const T* b, int64_t count) {
 
 template <class T>
 inline void fill_zero(T* to, int64_t count) {
-    std::memset(static_cast<void*>(to), 0, static_cast<size_t>(count) * sizeof(T));
+    if (count > 0) std::memset(static_cast<void*>(to), 0, static_cast<size_t>(count) * sizeof(T));
 }
 
 }  // namespace vlmk::VLMK_ISA
