@@ -5,6 +5,7 @@ Dosovitskiy et al., "An image is worth 16x16 words" (2020). The same mathematics
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -130,11 +131,23 @@ def _kernel_args(
     """What the binding takes: canonical pixels, 5-D weight, scale and shift per channel, and how the pixels are packed."""
     weight = weight if weight.dim() == 5 else weight.unsqueeze(2)
     packed = 0 if form in LAYOUTS else 1 if form in ("CPP", "CTPP") else 2
-    unit = torch.ones(weight.shape[1], dtype=torch.float64)
-    scale = unit / (255.0 if pixels.dtype == torch.uint8 else 1.0) / (unit if std is None else std.double())
-    shift = torch.zeros_like(unit) if mean is None else -mean.double() / (unit if std is None else std.double())
+    channels, byte = weight.shape[1], pixels.dtype == torch.uint8
+    scale, shift = _plain_scale(channels, byte) if mean is None and std is None else _scale(channels, byte, mean, std)
     canonical = pixels if packed else reference.to_canonical(pixels, form)
-    return canonical, weight.contiguous(), scale.float(), shift.float(), packed
+    return canonical, weight.contiguous(), scale, shift, packed
+
+
+def _scale(channels: int, byte: bool, mean: Tensor | None, std: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x = pixel * scale + shift, per channel."""
+    unit = torch.ones(channels, dtype=torch.float64, device="cpu")
+    deviation = unit if std is None else std.double().cpu()
+    shift = torch.zeros_like(unit) if mean is None else -mean.double().cpu() / deviation
+    return (unit / (255.0 if byte else 1.0) / deviation).float(), shift.float()
+
+
+@functools.lru_cache(maxsize=64)
+def _plain_scale(channels: int, byte: bool) -> tuple[Tensor, Tensor]:
+    return _scale(channels, byte, None, None)
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
