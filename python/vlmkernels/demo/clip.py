@@ -20,7 +20,7 @@ from vlmkernels.models.clip import CLIP, CLIPConfig, TextTowerConfig
 from vlmkernels.models.tokenizer import Tokenizer
 from vlmkernels.models.vit import VisionTransformerConfig
 
-__all__ = ["ClipRecipe", "Collection", "load_collection", "retrieval", "run_clip"]
+__all__ = ["ClipRecipe", "Collection", "Pairs", "load_collection", "retrieval", "run_clip"]
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,24 @@ class Pairs:
         self.pending: list[int] = []
 
     def batch(self) -> tuple[Tensor, Tensor]:
+        taken = self.take()
+        tokens = self.tokenizer([self._caption(n) for n in taken], self.recipe.context)
+        longest = int((tokens != self.tokenizer.pad).sum(1).max())
+        return self.views(taken), tokens[:, :longest]
+
+    def take(self) -> list[int]:
+        """Indices of the next batch of drawings."""
         while len(self.pending) < self.recipe.batch:
             self.pending += self._epoch()
         taken, self.pending = self.pending[: self.recipe.batch], self.pending[self.recipe.batch :]
-        tokens = self.tokenizer([self._caption(n) for n in taken], self.recipe.context)
-        longest = int((tokens != self.tokenizer.pad).sum(1).max())
+        return taken
+
+    def views(self, taken: list[int]) -> Tensor:
+        """Augmented images of these drawings."""
         images = self.collection.images[taken]
         mirrored = self.mirrors[taken] & (torch.rand(len(taken), generator=self.generator) < self.recipe.mirrored)
         images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        return augment(images, self.generator), tokens[:, :longest]
+        return augment(images, self.generator)
 
     def _epoch(self) -> list[int]:
         drawn = [members[self.random.integers(len(members))] for members in self.concepts]
