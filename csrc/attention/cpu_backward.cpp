@@ -93,10 +93,10 @@ struct PackedChunk {
 };
 
 // P and dS of one row, in place of the raw products S and dP; both are 0 where masked and in the padding.
-inline void probabilities_and_slopes(const AttentionProblem& p, float lse, float delta, int64_t padded, float* scores,
-                                     float* grads, const float* slope) {
+inline void probabilities_and_slopes(const AttentionProblem& p, float factor, float lse, float delta, int64_t padded,
+                                     float* scores, float* grads, const float* slope) {
     for (int64_t j = 0; j < padded; j += kLanes) {
-        const Vec probability = exp2(load(scores + j) - splat(lse));
+        const Vec probability = exp2_nonpositive(load(scores + j) * splat(factor) - splat(lse));
         Vec grad = probability * (load(grads + j) - splat(delta)) * splat(p.scale);
         if (slope != nullptr) grad = grad * load(slope + j);
         store(scores + j, probability);
@@ -142,9 +142,10 @@ void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, 
             product<U>(false, rows, q.grad_out.data(), q.grad_out.stride(), 1, values_right, 0, values_right.depth,
                        grads.get(), score_stride);
             for (int64_t r = 0; r < rows; ++r) {
-                finish_scores(p, s, q.block.rows[r], begin, end, padded, scores.get() + r * score_stride, slopes.get());
-                probabilities_and_slopes(p, q.lse[r], q.delta[r], padded, scores.get() + r * score_stride,
-                                         grads.get() + r * score_stride, slopes.get());
+                float* row = scores.get() + r * score_stride;
+                const float factor = finish_scores(p, s, q.block.rows[r], begin, end, padded, row, slopes.get());
+                probabilities_and_slopes(p, factor, q.lse[r], q.delta[r], padded, row, grads.get() + r * score_stride,
+                                         slopes.get());
             }
 
             const int64_t key_offset = (begin - first_key) * d_padded;

@@ -66,8 +66,9 @@ void attend(const AttentionProblem& p, const Sequence& s, int64_t key_head, int6
         product<U>(false, rows, query.data(), query.stride(), 1, keys, 0, keys.depth, scores.get(), score_stride);
         for (int64_t r = 0; r < rows; ++r) {
             float* row = scores.get() + r * score_stride;
-            finish_scores(p, s, block.rows[r], begin, end, keys.panels.padded_columns(), row, nullptr);
-            rescale[r] = online_softmax(row, keys.panels.padded_columns(), state[r]);
+            const int64_t padded = keys.panels.padded_columns();
+            const float factor = finish_scores(p, s, block.rows[r], begin, end, padded, row, nullptr);
+            rescale[r] = online_softmax(row, padded, factor, state[r]);
         }
         const auto* left = probabilities.from_floats(scores.get(), score_stride, keys.panels.padded_columns());
 

@@ -79,14 +79,24 @@ inline void apply_mask(const AttentionProblem& p, const Sequence& s, const Row& 
     }
 }
 
-// Turns raw products <q, k> of one row with keys [begin, end) into masked scores in place; the columns up to `padded`
-// become -inf. `slope`, if not null, receives d score / d (scale * product) of the softcap.
-inline void finish_scores(const AttentionProblem& p, const Sequence& s, const Row& row, int64_t begin, int64_t end,
-                          int64_t padded, float* scores, float* slope) {
-    if (p.softcap == 0.0f) {
+// True if scores can stay raw products until the softmax multiplies them: nothing is added to them, and a positive
+// factor keeps their order and -inf.
+inline bool scales_late(const AttentionProblem& p) {
+    const bool adds = p.mask.data != nullptr && p.mask.dtype != DType::boolean;
+    return p.softcap == 0.0f && !adds && p.scale > 0.0f && p.scale < kInfinity;
+}
+
+// Turns raw products <q, k> of one row with keys [begin, end) into masked scores in place, but for the factor that is
+// returned; the columns up to `padded` become -inf. `slope`, if not null, receives d score / d (scale * product) of the
+// softcap.
+inline float finish_scores(const AttentionProblem& p, const Sequence& s, const Row& row, int64_t begin, int64_t end,
+                           int64_t padded, float* scores, float* slope) {
+    const bool late = scales_late(p);
+    if (p.softcap == 0.0f && !late) {
         const Vec factor = splat(p.scale * kLog2E);
         for (int64_t j = 0; j < padded; j += kLanes) store(scores + j, load(scores + j) * factor);
-    } else {
+    }
+    if (p.softcap != 0.0f) {
         const Vec inner = splat(p.scale / p.softcap), outer = splat(p.softcap * kLog2E);
         for (int64_t j = 0; j < padded; j += kLanes) {
             const Vec t = tanh(load(scores + j) * inner);
@@ -102,6 +112,7 @@ inline void finish_scores(const AttentionProblem& p, const Sequence& s, const Ro
     if (p.mask.data != nullptr) apply_mask(p, s, row, begin, end, scores);
     if (p.visible.data != nullptr) apply_tiles(p, s, row, begin, end, scores);
     if (p.query_padding.data != nullptr) apply_padding(p, s, row, begin, end, scores);
+    return late ? p.scale * kLog2E : 1.0f;
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -11,25 +11,35 @@ struct RowState {
     float sum = 0.0f;
 };
 
-// scores -> probabilities 2^(score - new max) in place, over `padded` columns. Updates the state and returns the factor
-// that earlier results of the row need.
-inline float online_softmax(float* scores, int64_t padded, RowState& state) {
-    Vec largest = splat(-kInfinity);
-    for (int64_t j = 0; j < padded; j += kLanes) largest = max(largest, load(scores + j));
-    const float block_max = reduce_max(largest);
+// Largest of `padded` numbers, two chains side by side.
+inline float row_max(const float* row, int64_t padded) {
+    Vec even = splat(-kInfinity), odd = even;
+    int64_t j = 0;
+    for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
+        even = max(even, load(row + j));
+        odd = max(odd, load(row + j + kLanes));
+    }
+    if (j < padded) even = max(even, load(row + j));
+    return reduce_max(max(even, odd));
+}
+
+// scores -> probabilities 2^(factor * score - new max) in place, over `padded` columns; the factor is positive. Updates
+// the state and returns the factor that earlier results of the row need.
+inline float online_softmax(float* scores, int64_t padded, float factor, RowState& state) {
+    const float block_max = row_max(scores, padded) * factor;
     const float new_max = state.max > block_max ? state.max : block_max;
     // A row that has seen nothing keeps the maximum -inf; subtracting 0 instead makes its probabilities 2^-inf = 0.
     const float reference = new_max == -kInfinity ? 0.0f : new_max;
     Vec sum{};
     for (int64_t j = 0; j < padded; j += kLanes) {
-        const Vec p = exp2(load(scores + j) - splat(reference));
+        const Vec p = exp2_nonpositive(load(scores + j) * splat(factor) - splat(reference));
         store(scores + j, p);
         sum += p;
     }
-    const float factor = exp2(splat(state.max - reference))[0];
+    const float rescale = exp2(splat(state.max - reference))[0];
     state.max = new_max;
-    state.sum = state.sum * factor + reduce_add(sum);
-    return factor;
+    state.sum = state.sum * rescale + reduce_add(sum);
+    return rescale;
 }
 
 // Natural logarithm of the sum of exponentials; -inf for a row that saw nothing.

@@ -113,7 +113,7 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
     using U = typename UnitOf<T>::type;
     const int64_t tile_rows = p.image.count < kTile ? p.image.count : kTile,
                   tile_columns = p.text.count < kTile ? p.text.count : kTile;
-    const int64_t stride = blocks_of(tile_columns, kLanes) * kLanes;
+    const int64_t stride = spread_stride(tile_columns);
     const Panels feature_panels(p.dim);
     Buffer<float> tile(tile_rows * stride);
     Buffer<typename U::Unit> text_columns(packed_size<U>(p.dim, tile_columns));

@@ -50,7 +50,7 @@ void weight_gradient(const PatchEmbedProblem& p, const Runs& runs, int64_t first
     using U = typename UnitOf<T>::type;
     const int64_t width = (last_run - first_run) * runs.length, embed = p.embed, total = p.batch * p.source.patches();
     const Panels panels(width);
-    const int64_t stride = panels.padded_columns(), grad_stride = Panels(embed).padded_columns();
+    const int64_t stride = panels.padded_columns(), grad_stride = spread_stride(embed);
     Buffer<float> pixels(kGradientPatches * stride), grads(kGradientPatches * grad_stride), sum(embed * stride);
     Buffer<typename U::Unit> packed(packed_size<U>(kGradientPatches, width));
     UnitColumns<U> columns(kGradientPatches, grad_stride);

@@ -1,19 +1,23 @@
 // Packing the right-hand side of a product, converting to the product's units on the way.
 #pragma once
 #include "simd/product.h"
+#include "simd/transpose.h"
 
 namespace vlmk::VLMK_ISA {
 
 namespace detail {
 
-// Unit k of a row whose elements are contiguous: reads elements [k * depth, ...), zero past `elements`.
+// Units [k, k + kLanes) of a row whose elements are contiguous; zero past `elements`.
 template <class T>
-inline float unit_at(const T* row, int64_t k, int64_t, F32Unit*) {
-    return to_float(row[k]);
+inline Vec row_units(const T* row, int64_t k, int64_t elements, F32Unit*) {
+    return load_partial(row + k, elements - k);
 }
-inline uint32_t unit_at(const bf16* row, int64_t k, int64_t elements, Bf16Unit*) {
-    const uint32_t low = row[2 * k].bits;
-    return 2 * k + 1 < elements ? low | static_cast<uint32_t>(row[2 * k + 1].bits) << 16 : low;
+inline Vec row_units(const bf16* row, int64_t k, int64_t elements, Bf16Unit*) {
+    const int64_t left = elements - 2 * k;
+    if (left >= 2 * kLanes) return load_as<Vec>(row + 2 * k);
+    bf16 pairs[2 * kLanes] = {};
+    std::memcpy(pairs, row + 2 * k, static_cast<size_t>(left) * sizeof(bf16));
+    return load_as<Vec>(pairs);
 }
 
 // One vector of unit k for columns that are contiguous in every row of the source.
@@ -53,16 +57,19 @@ void pack_transposed_panel(typename U::Unit* packed, const Panels& panels, int64
     const int64_t depth = units<U>(elements), first = panels.first_vector(panel) * kLanes,
                   width = panels.width(panel) * kLanes;
     packed += first * depth;
-    for (int64_t lane = 0; lane < width; ++lane) {
-        const int64_t column = first + lane;
-        if (column < panels.columns) {
-            const T* row = src + column * row_stride;
-            for (int64_t k = 0; k < depth; ++k)
-                packed[k * width + lane] = detail::unit_at(row, k, elements, static_cast<U*>(nullptr));
-        } else {
-            for (int64_t k = 0; k < depth; ++k) packed[k * width + lane] = {};
+    for (int64_t lane = 0; lane < width; lane += kLanes)
+        for (int64_t k = 0; k < depth; k += kLanes) {
+            Vec block[kLanes];
+            for (int i = 0; i < kLanes; ++i) {
+                const int64_t column = first + lane + i;
+                block[i] = column < panels.columns
+                               ? detail::row_units(src + column * row_stride, k, elements, static_cast<U*>(nullptr))
+                               : Vec{};
+            }
+            transpose(block);
+            const int64_t rows = depth - k < kLanes ? depth - k : kLanes;
+            for (int64_t i = 0; i < rows; ++i) store_as(packed + (k + i) * width + lane, block[i]);
         }
-    }
 }
 
 template <class U, class T>

@@ -90,27 +90,35 @@ inline int64_t packed_size(int64_t elements, int64_t columns) {
     return units<U>(elements) * Panels(columns).padded_columns();
 }
 
+// Distance between rows of a matrix that is also read down its columns: an odd number of cache lines, so that the rows
+// of a column spread over all sets of the caches.
+inline int64_t spread_stride(int64_t columns) {
+    constexpr int64_t kLine = 16;
+    return ((columns + kLine - 1) / kLine | 1) * kLine;
+}
+
 namespace detail {
 
 template <class U, int Rows, int Vectors>
 void register_tile(int64_t depth, const typename U::Unit* a, int64_t a_row, int64_t a_unit, const typename U::Unit* b,
                    float* c, int64_t c_row, bool accumulate) {
     Vec sum[Rows][Vectors];
-    for (int r = 0; r < Rows; ++r)
-        for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};
+    // Every loop over the tile is unrolled from the start, or the compiler keeps the accumulators in memory around the
+    // main loop.
+    VLMK_UNROLL for (int r = 0; r < Rows; ++r) VLMK_UNROLL for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};
     for (int64_t k = 0; k < depth; ++k, a += a_unit, b += Vectors * kLanes) {
         typename U::Reg right[Vectors];
-        for (int v = 0; v < Vectors; ++v) right[v] = load_as<typename U::Reg>(b + v * kLanes);
-        for (int r = 0; r < Rows; ++r) {
+        VLMK_UNROLL for (int v = 0; v < Vectors; ++v) right[v] = load_as<typename U::Reg>(b + v * kLanes);
+        VLMK_UNROLL for (int r = 0; r < Rows; ++r) {
             const typename U::Reg left = U::splat_unit(a + r * a_row);
-            for (int v = 0; v < Vectors; ++v) sum[r][v] = U::multiply_add(sum[r][v], left, right[v]);
+            VLMK_UNROLL for (int v = 0; v < Vectors; ++v) sum[r][v] = U::multiply_add(sum[r][v], left, right[v]);
         }
     }
-    for (int r = 0; r < Rows; ++r)
-        for (int v = 0; v < Vectors; ++v) {
-            float* to = c + r * c_row + v * kLanes;
-            store(to, accumulate ? load(to) + sum[r][v] : sum[r][v]);
-        }
+    if (accumulate)
+        VLMK_UNROLL for (int r = 0; r < Rows; ++r) VLMK_UNROLL for (int v = 0; v < Vectors; ++v) sum[r][v] =
+            load(c + r * c_row + v * kLanes) + sum[r][v];
+    VLMK_UNROLL for (int r = 0; r < Rows; ++r) VLMK_UNROLL for (int v = 0; v < Vectors; ++v)
+        store(c + r * c_row + v * kLanes, sum[r][v]);
 }
 
 template <class U>

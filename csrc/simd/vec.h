@@ -11,6 +11,9 @@
 #include <immintrin.h>
 #endif
 
+// In front of a loop over registers.
+#define VLMK_UNROLL _Pragma("GCC unroll 16")
+
 namespace vlmk::VLMK_ISA {
 
 constexpr int kLanes = VLMK_LANES;
