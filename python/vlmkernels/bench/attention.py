@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,9 @@ from vlmkernels.reference.attention import Options
 
 __all__ = ["attention_flops", "attention_workloads", "dense_workload", "visible_pairs"]
 
+#: torch's function, without types: tensors are unpacked into it.
+sdpa: Any = F.scaled_dot_product_attention
+
 PEERS = ("sdpa", "sdpa-flash", "sdpa-math", "sdpa-efficient", "eager", "compile", "onednn")
 FORMULA = {
     "forward": "FLOP = 4 B Hq D pairs (Q K^T and P V; pairs: query-key pairs the mask leaves)",
@@ -26,7 +30,11 @@ FORMULA = {
     "forward+backward": "FLOP = 14 B Hq D pairs",
 }
 PRODUCTS = {"forward": 4.0, "backward": 10.0, "forward+backward": 14.0}
-_TOUCHED = {"forward": (2, 2), "backward": (4, 4), "forward+backward": (6, 6)}  # query-like and key-like tensors, once each
+_TOUCHED = {
+    "forward": (2, 2),
+    "backward": (4, 4),
+    "forward+backward": (6, 6),
+}  # query-like and key-like tensors, once each
 
 
 def visible_pairs(shape: Shape) -> int:
@@ -198,9 +206,7 @@ class _Peers:
     def _sdpa(self, backend: SDPBackend | None) -> Callable[[], Tensor]:
         def call() -> Tensor:
             with contextlib.nullcontext() if backend is None else sdpa_kernel(backend):
-                out = F.scaled_dot_product_attention(
-                    *self.qkv, attn_mask=self.mask, is_causal=self.causal, enable_gqa=self.grouped
-                )
+                out = sdpa(*self.qkv, attn_mask=self.mask, is_causal=self.causal, enable_gqa=self.grouped)
             return self._finish(out)
 
         if backend is not None:

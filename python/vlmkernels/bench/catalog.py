@@ -8,6 +8,7 @@ from vlmkernels.bench.host import host_workloads
 from vlmkernels.bench.models import model_workloads
 from vlmkernels.bench.packed import packed_workloads
 from vlmkernels.bench.patch_embed import patch_workloads
+from vlmkernels.bench.scaling import sweep_workloads
 from vlmkernels.bench.workload import Workload
 
 __all__ = ["OPERATIONS", "all_workloads", "select"]
@@ -27,7 +28,8 @@ def all_workloads() -> list[Workload]:
 
 
 def select(names: list[str], operation: str | None) -> list[Workload]:
-    """Workloads of these names, of all operations a name occurs in, or of one operation; everything but the models when nothing is asked for.
+    """Workloads of these names, of all operations a name occurs in, or of one operation; everything but the models when nothing is asked for. Points of scaling curves
+    have names too.
 
     Raises:
         ValueError: for a name that no workload has.
@@ -35,6 +37,7 @@ def select(names: list[str], operation: str | None) -> list[Workload]:
     found = [w for w in all_workloads() if operation is None or w.operation == operation]
     if not names:
         return [w for w in found if operation is not None or w.operation != "model"]
+    found += [w for w in sweep_workloads() if operation is None or w.operation == operation]
     unknown = [name for name in names if all(w.name != name for w in found)]
     if unknown:
         raise ValueError(

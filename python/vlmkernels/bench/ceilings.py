@@ -6,6 +6,7 @@ A ceiling is the best of several readings: what disturbs a reading only ever low
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ _READINGS = 7
 @dataclass(frozen=True)
 class Ceilings:
     """Of one number of threads. FLOP/s, powers a second, bytes a second; `bf16_dot` is None where the instruction set multiplies no pairs of bf16: bf16 then is
-    widened to fp32, and its ceiling is that of fp32, as fp16's is everywhere."""
+    widened to fp32, and its ceiling is that of fp32, as fp16's is everywhere. `torch_product` is no ceiling but a yardstick for threads: FLOP/s of torch's own square products."""
 
     isa: str
     threads: int
@@ -32,6 +33,7 @@ class Ceilings:
     exp2: float
     read: float
     copy: float
+    torch_product: dict[str, float]
 
     def flops(self, dtype: torch.dtype) -> tuple[str, float]:
         """Name and FLOP/s of the ceiling for arithmetic on a dtype."""
@@ -97,4 +99,21 @@ def measure_ceilings(threads: int, seconds: float = 0.05, buffer_bytes: int | No
         exp2=_compute(native.ceiling_exp2, threads, seconds),
         read=_best(lambda: native.ceiling_read(source, threads)),
         copy=_best(lambda: native.ceiling_copy(target, source[: count // 2], threads)),
-    )
+        torch_product={str(dtype).removeprefix("torch."): _torch_product(dtype, threads) for dtype in (torch.float32, torch.bfloat16)},
+    )  # fmt: skip
+
+
+def _torch_product(dtype: torch.dtype, threads: int, size: int = 512) -> float:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        a, b = (torch.ones(size, size, dtype=dtype) for _ in range(2))
+
+        def run() -> tuple[float, float]:
+            started = time.perf_counter()
+            a @ b
+            return 2.0 * size**3, time.perf_counter() - started
+
+        return _best(run)
+    finally:
+        torch.set_num_threads(before)

@@ -49,9 +49,10 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1)) for line in cpuinfo.read_text().splitlines() if ":" in line
-        )
+        fields = {}
+        for line in cpuinfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            fields[name.strip()] = value.strip()
         model = fields.get("model name") or fields.get("Model") or platform.machine()
         family, number = fields.get("cpu family"), fields.get("model")
         return f"{model} (family {family}, model {number})" if family and number else model

@@ -3,7 +3,6 @@ and in the runtimes people deploy them with."""
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import os
 import tempfile
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmkernels.bench.attention import compiled
 from vlmkernels.bench.shapes import Shape, load_shapes
 from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload
 from vlmkernels.ops.attention import attention
@@ -95,6 +93,8 @@ def _transformers_tower(shape: Shape, implementation: str) -> nn.Module:
         "image_size": shape["image"],
         "patch_size": shape["patch"],
     }
+    config: Any
+    make: Any
     if shape["family"] == "clip":
         config, make = transformers.CLIPVisionConfig(**sizes), transformers.CLIPVisionModel
     else:
@@ -108,7 +108,7 @@ def _transformers_tower(shape: Shape, implementation: str) -> nn.Module:
 
 def _with_our_kernels(shape: Shape, tower: nn.Module) -> nn.Module:
     """The same weights in a tower that runs on our operators."""
-    ours = _transformers_tower({**shape}, "vlmkernels")
+    ours = _transformers_tower(shape, "vlmkernels")
     ours.load_state_dict(tower.state_dict(), assign=True)
     for module in ours.modules():
         for name, child in module.named_children():
@@ -136,7 +136,7 @@ def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
         ours=lambda: measured(_Tower(_with_our_kernels(shape, tower), fused=True).eval()),
         peers={
             "transformers": lambda: measured(plain),
-            "compile": lambda: torch.no_grad()(lambda call=compiled(functools.partial(plain, pixels)): (call(),)),
+            "compile": lambda: measured(torch.compile(plain, dynamic=False)),
             "onnxruntime": lambda: _onnxruntime(plain, pixels, dtype),
             "openvino": lambda: _openvino(plain, pixels, dtype),
         },

@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from vlmkernels.bench.attention import FORMULA, PRODUCTS
+from vlmkernels.bench.attention import FORMULA, PRODUCTS, sdpa
 from vlmkernels.bench.shapes import Shape, load_shapes, sequence_lengths
 from vlmkernels.bench.workload import PASSES, Call, Prepared, Unavailable, Workload, grad_pass
 from vlmkernels.ops.attention_varlen import attention_varlen
@@ -42,13 +41,15 @@ def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
 
     def exact() -> tuple[Tensor, ...]:
         with torch.no_grad():
-            one = [t[:, :heads].double() for t, heads in zip((q, k, v, grad), (group, 1, 1, group), strict=True)]
+            q1, k1, v1, grad1 = (
+                t[:, :heads].double() for t, heads in zip((q, k, v, grad), (group, 1, 1, group), strict=True)
+            )
             options = Options(scale=shape["D"] ** -0.5)
-            out, lse = reference.attention_varlen(*one[:3], cu_seqlens, cu_seqlens, options)
+            out, lse = reference.attention_varlen(q1, k1, v1, cu_seqlens, cu_seqlens, options)
             if run_pass == "forward":
                 return (out,)
             gradients = reference.attention_varlen_backward(
-                one[3], None, *one[:3], out, lse, cu_seqlens, cu_seqlens, options
+                grad1, None, q1, k1, v1, out, lse, cu_seqlens, cu_seqlens, options
             )
             return gradients if run_pass == "backward" else (out, *gradients)
 
@@ -78,7 +79,7 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
 
         def call() -> Tensor:
             pieces = zip(*(t.transpose(0, 1)[None].split(lengths, 2) for t in (query, key, value)), strict=True)
-            outs = [F.scaled_dot_product_attention(*piece, enable_gqa=grouped) for piece in pieces]
+            outs = [sdpa(*piece, enable_gqa=grouped) for piece in pieces]
             return torch.cat(outs, 2)[0].transpose(0, 1)
 
         return call
@@ -89,7 +90,7 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
 
         def call() -> Tensor:
             batch = (t.unflatten(0, (len(lengths), lengths[0])).transpose(1, 2) for t in (query, key, value))
-            return F.scaled_dot_product_attention(*batch, enable_gqa=grouped).transpose(1, 2).flatten(0, 1)
+            return sdpa(*batch, enable_gqa=grouped).transpose(1, 2).flatten(0, 1)
 
         return call
 
@@ -103,7 +104,7 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
                 torch.nested.nested_tensor_from_jagged(t, offsets, min_seqlen=min(lengths), max_seqlen=max(lengths))
                 for t in (query, key, value)
             )
-            out = F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in jagged))
+            out = sdpa(*(t.transpose(1, 2) for t in jagged))
             return out.transpose(1, 2).values()
 
         return call
@@ -116,7 +117,7 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
 
         def call() -> Tensor:
             whole = (t.transpose(0, 1)[None] for t in (query, key, value))
-            out = F.scaled_dot_product_attention(*whole, attn_mask=same, enable_gqa=grouped)
+            out = sdpa(*whole, attn_mask=same, enable_gqa=grouped)
             return out[0].transpose(0, 1)
 
         return call

@@ -70,9 +70,6 @@ class _Problem:
         given = {"weight": self.weight, "bias": self.bias, "position": self.position, "prefix": self.prefix}
         self.named = {name: tensor for name, tensor in given.items() if tensor is not None}
 
-    def optional(self) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in self.named.items() if name not in ("weight", "bias")}
-
     def normalised(self, dtype: torch.dtype) -> Tensor:
         """Channels in front of time: (B, C, [T,] H, W)."""
         x = self.pixels.movedim(1, 2) if self.pixels.dim() == 5 else self.pixels
@@ -90,13 +87,13 @@ class _Problem:
 def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
     p = _Problem(shape, dtype, run_pass != "forward")
     packed = "packed" in shape
-    patches, elements, width = _sizes(shape)
+    _, elements, width = _sizes(shape)
 
     def ours() -> Tensor:
         if packed:
             order = "CTPP" if shape["P"][0] > 1 else "CPP"
             return patch_embed_packed(p.pixels, p.weight, p.bias, order=order, position=p.position)  # type: ignore[arg-type]
-        return patch_embed(p.pixels, p.weight, p.bias, mean=MEAN, std=STD, **p.optional())
+        return patch_embed(p.pixels, p.weight, p.bias, position=p.position, prefix=p.prefix, mean=MEAN, std=STD)
 
     def measured(compute: Callable[[], Tensor]) -> Call:
         return grad_pass(lambda: (compute(),), list(p.named.values()), [p.grad], run_pass)
@@ -143,7 +140,7 @@ def _exact(p: _Problem, run_pass: str) -> tuple[Tensor, ...]:
                 return (reference.patch_embed(p.pixels[:1], given["weight"], bias, position, prefix, mean, std, layout, "front", torch.float64),)  # fmt: skip
             grads = reference.patch_embed_backward(p.grad.double(), p.pixels, given["weight"], bias, position, prefix, mean, std, layout, "front")  # fmt: skip
         named = dict(zip(("pixels", "weight", "bias", "position", "prefix"), grads, strict=True))
-        return tuple(named[name] for name in p.named)  # type: ignore[return-value]
+        return tuple(named[name] for name in p.named)  # type: ignore[misc]
 
 
 def _convolve(x: Tensor, p: _Problem) -> Tensor:

@@ -53,11 +53,10 @@ class Plan:
             return workload.peers
         return tuple(name for name in self.peers if name in workload.peers)
 
-    def count(self, workloads: list[Workload]) -> int:
+    def count(self, workload: Workload) -> int:
         """Rows there will be."""
-        return sum(
-            len(self.passes_of(w)) * sum(d in w.dtypes for d in self.dtypes) * len(self.threads_of(w)) for w in workloads
-        )  # fmt: skip
+        dtypes = sum(dtype in workload.dtypes for dtype in self.dtypes)
+        return len(self.passes_of(workload)) * dtypes * len(self.threads_of(workload))
 
     def threads_of(self, workload: Workload) -> tuple[int, ...]:
         return (1,) if workload.bound == "host" else self.threads
@@ -109,7 +108,9 @@ def _run_pass(
 ) -> Iterator[Row]:  # fmt: skip
     slowest = ceilings[min(ceilings)].flops(dtype)[1]
     shape, note = (
-        (workload.shape, "") if plan.full else workload.scaled(_EXPECTED_SHARE * slowest, plan.call_seconds, run_pass)
+        (workload.shape, "")
+        if plan.full or workload.sweep
+        else workload.scaled(_EXPECTED_SHARE * slowest, plan.call_seconds, run_pass)
     )
     torch.set_num_threads(max(plan.threads_of(workload)))
     prepared: Prepared | None = None
@@ -135,6 +136,8 @@ def _run_pass(
             "command": row_command(workload, plan, dtype, run_pass, threads),
             "contenders": {},
         }
+        if workload.sweep is not None:
+            row["sweep"] = workload.sweep
         if prepared is None:
             row["contenders"]["ours"] = {"kind": "ours", "missing": why}
             yield row
@@ -176,7 +179,9 @@ def _measure(
     for contender in contenders.values():
         _make(contender)
     _match_all(contenders, prepared, exact)
-    timed = {name: c.call for name, c in contenders.items() if c.call is not None and (c.match is None or c.match.passed)}
+    timed = {
+        name: c.call for name, c in contenders.items() if c.call is not None and (c.match is None or c.match.passed)
+    }
     times = interleaved(timed, plan.timing)  # type: ignore[arg-type]
     with_memory = plan.memory == "all" or (plan.memory == "auto" and workload.memory)
     for name, contender in contenders.items():

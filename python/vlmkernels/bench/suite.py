@@ -17,7 +17,7 @@ from vlmkernels.bench.run import Plan, Row, run_workload
 from vlmkernels.bench.words import contender_line, row_title
 from vlmkernels.bench.workload import Workload
 
-__all__ = ["SCHEMA", "Result", "default_threads", "run_suite"]
+__all__ = ["SCHEMA", "Job", "Result", "ceiling_lines", "default_threads", "run_suite"]
 
 #: Raised when the meaning of a field changes.
 SCHEMA = 1
@@ -30,9 +30,12 @@ def default_threads() -> tuple[int, ...]:
     return (1,) if cores == 1 else (1, cores)
 
 
+#: A workload and what of it to measure.
+Job = tuple[Workload, Plan]
+
+
 def run_suite(
-    workloads: list[Workload],
-    plan: Plan,
+    jobs: list[Job],
     command: str,
     write: Callable[[str], None] = print,
     ceilings_seconds: float = 0.05,
@@ -43,21 +46,24 @@ def run_suite(
         raise RuntimeError(f"benchmarks need the compiled module: {backends.native_error}")
 
     def measure() -> dict[int, Ceilings]:
-        return {t: measure_ceilings(t, ceilings_seconds, buffer_bytes) for t in sorted({1, *plan.threads})}
+        return {
+            t: measure_ceilings(t, ceilings_seconds, buffer_bytes)
+            for t in sorted({1, *(t for _, plan in jobs for t in plan.threads)})
+        }
 
     ceilings = measure()
     result: Result = {
         "schema": SCHEMA,
         "command": command,
         "machine": describe_machine(),
-        "plan": plan.describe(),
+        "plan": jobs[0][1].describe() if jobs else {},
         "ceilings": {str(threads): found.to_dict() for threads, found in ceilings.items()},
         "rows": [],
     }
     for line in ceiling_lines(result["ceilings"]):
         write(line)
-    with MemoryServer() as memory, _progress(plan.count(workloads)) as progress:
-        for workload in workloads:
+    with MemoryServer() as memory, _progress(sum(plan.count(w) for w, plan in jobs)) as progress:
+        for workload, plan in jobs:
             for row in run_workload(workload, plan, ceilings, memory, progress.tell):
                 result["rows"].append(row)
                 progress.write(write, _lines(row))

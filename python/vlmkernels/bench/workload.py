@@ -64,6 +64,7 @@ class Workload:
     peers: tuple[str, ...] = ()  # names `prepare` offers, the ones shown by default first
     default_peers: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
+    sweep: dict[str, Any] | None = None  # series, axis and value, for a point of a scaling curve
 
     def scaled(self, dtype_flops: float, seconds: float, run_pass: str) -> tuple[Shape, str]:
         """The shape with its batch reduced so that a call takes about `seconds` at `dtype_flops`, and what was done, in words."""
