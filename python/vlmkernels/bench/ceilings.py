@@ -16,9 +16,18 @@ import torch
 
 from vlmkernels import backends
 
-__all__ = ["Ceilings", "bandwidth_buffer_bytes", "measure_ceilings"]
+__all__ = ["CeilingSettings", "Ceilings", "bandwidth_buffer_bytes", "measure_ceilings"]
 
-_READINGS = 7
+
+@dataclass(frozen=True)
+class CeilingSettings:
+    """A reading takes about `seconds`; the best of `readings` counts. Memory is read from a buffer of `buffer_bytes` (None: much larger than the last cache), torch's
+    own product is `product` wide."""
+
+    readings: int = 7
+    seconds: float = 0.05
+    buffer_bytes: int | None = None
+    product: int = 512
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,9 @@ class Ceilings:
         return asdict(self)
 
 
+_DEFAULT = CeilingSettings()
+
+
 def _last_level_cache() -> int:
     """Bytes of the largest cache of the first core, 32 MiB where the system does not say."""
     largest = 0
@@ -62,48 +74,49 @@ def bandwidth_buffer_bytes() -> int:
     return min(max(256 * 2**20, 8 * _last_level_cache()), max(2**20, memory // 8))
 
 
-def _best(run: Callable[[], tuple[float, float]]) -> float:
+def _best(run: Callable[[], tuple[float, float]], readings: int) -> float:
     rates = []
-    for _ in range(_READINGS):
+    for _ in range(readings):
         work, seconds = run()
         rates.append(work / seconds if seconds > 0 else 0.0)
     return max(rates)
 
 
-def _compute(routine: Callable[[int, int], tuple[float, float]], threads: int, seconds: float) -> float:
-    """The rate over rounds of about `seconds`; 0 where the routine has nothing to do. One thread tells how many rounds: waking others takes time of its own."""
+def _compute(routine: Callable[[int, int], tuple[float, float]], threads: int, settings: CeilingSettings) -> float:
+    """The rate over rounds of about the seconds set; 0 where the routine has nothing to do. One thread tells how many rounds: waking others takes time of its own."""
     rounds = 1000
     while True:
         work, taken = routine(rounds, 1)
         if work == 0:
             return 0.0
-        if taken >= seconds / 4 or rounds >= 2**40:
+        if taken >= settings.seconds / 4 or rounds >= 2**40:
             break
         rounds *= 2
-    rounds = max(1, int(rounds * seconds / max(taken, 1e-9)))
-    return _best(lambda: routine(rounds, threads))
+    rounds = max(1, int(rounds * settings.seconds / max(taken, 1e-9)))
+    return _best(lambda: routine(rounds, threads), settings.readings)
 
 
-def measure_ceilings(threads: int, seconds: float = 0.05, buffer_bytes: int | None = None) -> Ceilings:
-    """Measures all ceilings on `threads` threads; a reading takes about `seconds`."""
+def measure_ceilings(threads: int, settings: CeilingSettings = _DEFAULT) -> Ceilings:
+    """Measures all ceilings on `threads` threads."""
     native = backends.native
     if native is None:
         raise RuntimeError(f"ceilings are measured by the compiled module: {backends.native_error}")
-    count = (buffer_bytes or bandwidth_buffer_bytes()) // 4
+    count = (settings.buffer_bytes or bandwidth_buffer_bytes()) // 4
     source, target = torch.ones(count), torch.zeros(count // 2)
     return Ceilings(
         isa=native.active_isa(),
         threads=threads,
-        multiply_add=_compute(native.ceiling_multiply_add, threads, seconds),
-        bf16_dot=_compute(native.ceiling_bf16_dot, threads, seconds) or None,
-        exp2=_compute(native.ceiling_exp2, threads, seconds),
-        read=_best(lambda: native.ceiling_read(source, threads)),
-        copy=_best(lambda: native.ceiling_copy(target, source[: count // 2], threads)),
-        torch_product={str(dtype).removeprefix("torch."): _torch_product(dtype, threads) for dtype in (torch.float32, torch.bfloat16)},
+        multiply_add=_compute(native.ceiling_multiply_add, threads, settings),
+        bf16_dot=_compute(native.ceiling_bf16_dot, threads, settings) or None,
+        exp2=_compute(native.ceiling_exp2, threads, settings),
+        read=_best(lambda: native.ceiling_read(source, threads), settings.readings),
+        copy=_best(lambda: native.ceiling_copy(target, source[: count // 2], threads), settings.readings),
+        torch_product={str(dtype).removeprefix("torch."): _torch_product(dtype, threads, settings) for dtype in (torch.float32, torch.bfloat16)},
     )  # fmt: skip
 
 
-def _torch_product(dtype: torch.dtype, threads: int, size: int = 512) -> float:
+def _torch_product(dtype: torch.dtype, threads: int, settings: CeilingSettings) -> float:
+    size = settings.product
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -114,6 +127,6 @@ def _torch_product(dtype: torch.dtype, threads: int, size: int = 512) -> float:
             a @ b
             return 2.0 * size**3, time.perf_counter() - started
 
-        return _best(run)
+        return _best(run, settings.readings)
     finally:
         torch.set_num_threads(before)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vlmkernels import backends
-from vlmkernels.bench.ceilings import Ceilings, measure_ceilings
+from vlmkernels.bench.ceilings import Ceilings, CeilingSettings, measure_ceilings
 from vlmkernels.bench.machine import describe_machine
 from vlmkernels.bench.memory import MemoryServer
 from vlmkernels.bench.run import Plan, Row, run_workload
@@ -38,8 +38,7 @@ def run_suite(
     jobs: list[Job],
     command: str,
     write: Callable[[str], None] = print,
-    ceilings_seconds: float = 0.05,
-    buffer_bytes: int | None = None,
+    settings: CeilingSettings | None = None,
 ) -> Result:
     """Measures; shows every row as it is ready through `write`."""
     if backends.native is None:
@@ -47,7 +46,7 @@ def run_suite(
 
     def measure() -> dict[int, Ceilings]:
         return {
-            t: measure_ceilings(t, ceilings_seconds, buffer_bytes)
+            t: measure_ceilings(t, settings or CeilingSettings())
             for t in sorted({1, *(t for _, plan in jobs for t in plan.threads)})
         }
 
