@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_workloads import QUICK, QUICK_CEILINGS, SHAPES, tiny
 
-from conftest import QUICK, QUICK_CEILINGS, SHAPES, tiny
 from vlmkernels.bench import attention as attention_module
 from vlmkernels.bench.attention import attention_flops, visible_pairs
 from vlmkernels.bench.catalog import OPERATIONS, all_workloads, select

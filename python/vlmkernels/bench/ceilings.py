@@ -27,7 +27,7 @@ class CeilingSettings:
     readings: int = 7
     seconds: float = 0.05
     buffer_bytes: int | None = None
-    product: int = 512
+    product: int = 384
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,6 @@ def _torch_product(dtype: torch.dtype, threads: int, settings: CeilingSettings) 
             a @ b
             return 2.0 * size**3, time.perf_counter() - started
 
-        return _best(run, settings.readings)
+        return _best(run, min(settings.readings, 3))
     finally:
         torch.set_num_threads(before)

@@ -98,8 +98,8 @@ def run_workload(
                 continue
             for run_pass in plan.passes_of(workload):
                 yield from _run_pass(workload, plan, ceilings, memory, dtype, run_pass, tick)
-                gc.collect()
     finally:
+        gc.collect()
         torch.set_num_threads(before)
 
 
