@@ -7,24 +7,30 @@
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// Enough chains to hide the latency of every port, few enough to stay in registers with the two operands.
+// Enough chains to hide the latency of every port, few enough to stay in registers with the two operands. In rows,
+// because compilers unroll two short loops where they keep one long loop, and its chains in memory.
 #if defined(__AVX512F__)
-constexpr int kChains = 24;
+constexpr int kRowsOfChains = 6;
 #elif VLMK_LANES == 16
-constexpr int kChains = 6;  // emulated: a vector is two registers
+constexpr int kRowsOfChains = 2;  // emulated: a vector is two registers
 #else
-constexpr int kChains = 12;
+constexpr int kRowsOfChains = 3;
 #endif
+constexpr int kChainsInRow = 4, kChains = kRowsOfChains * kChainsInRow;
 
 // Runs `step` on every chain, `rounds` times. Chains start apart, or the compiler would compute one for all.
 template <class Step>
 VLMK_INLINE float run_chains(int64_t rounds, const Step& step) {
-    Vec chain[kChains];
-    for (int i = 0; i < kChains; ++i) chain[i] = splat(static_cast<float>(i) + static_cast<float>(rounds & 1));
+    Vec chain[kRowsOfChains][kChainsInRow];
+    for (int i = 0; i < kRowsOfChains; ++i)
+        for (int j = 0; j < kChainsInRow; ++j)
+            chain[i][j] = splat(static_cast<float>(i * kChainsInRow + j) + static_cast<float>(rounds & 1));
     for (int64_t round = 0; round < rounds; ++round)
-        for (int i = 0; i < kChains; ++i) chain[i] = step(chain[i]);
+        for (int i = 0; i < kRowsOfChains; ++i)
+            for (int j = 0; j < kChainsInRow; ++j) chain[i][j] = step(chain[i][j]);
     Vec sum{};
-    for (int i = 0; i < kChains; ++i) sum = sum + chain[i];
+    for (int i = 0; i < kRowsOfChains; ++i)
+        for (int j = 0; j < kChainsInRow; ++j) sum = sum + chain[i][j];
     return reduce_add(sum);
 }
 
@@ -64,10 +70,10 @@ CeilingWork read_work(const float* from, int64_t count) {
     Vec sum[kSums] = {};
     int64_t i = 0;
     for (; i + kSums * kLanes <= count; i += kSums * kLanes)
-        for (int s = 0; s < kSums; ++s) sum[s] = max(sum[s], load(from + i + s * kLanes));
+        for (int s = 0; s < kSums; ++s) sum[s] = sum[s] + load(from + i + s * kLanes);
     Vec all{};
-    for (int s = 0; s < kSums; ++s) all = max(all, sum[s]);
-    return {static_cast<double>(i) * sizeof(float), reduce_max(all)};
+    for (int s = 0; s < kSums; ++s) all = all + sum[s];
+    return {static_cast<double>(i) * sizeof(float), reduce_add(all)};
 }
 
 }  // namespace vlmk::VLMK_ISA
