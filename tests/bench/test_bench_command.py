@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_workloads import QUICK_CEILINGS
+from tiny_workloads import QUICK_CEILINGS, tiny
 
 from vlmkernels.bench.ceilings import bandwidth_buffer_bytes, measure_ceilings
 from vlmkernels.bench.files import write_json
+from vlmkernels.bench.jobs import bar_jobs, scaling_jobs
+from vlmkernels.bench.run import Plan, row_command
+from vlmkernels.bench.shapes import load_shapes
 from vlmkernels.cli.main import main
 
 
@@ -120,3 +123,32 @@ def test_stored_results_are_shown_without_measuring(tmp_path: Path, result: dict
     assert main(["bench", "--from", str(tmp_path / "r.json"), "--bars", "--html", str(page)]) == 0
     assert "not measurable or not measured here" in capsys.readouterr().out
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_the_jobs_of_the_bars_and_curves_are_complete() -> None:
+    plan = Plan(dtypes=(torch.float32, torch.bfloat16, torch.float16), threads=(1, 2))
+    jobs = bar_jobs(plan)
+    passes = {
+        (w.operation, w.name, p, dtype) for w, plan_of in jobs for p in plan_of.passes_of(w) for dtype in plan_of.dtypes
+    }
+    for shape in load_shapes()["attention"]:
+        assert ("attention", shape["name"], "forward", torch.float16) in passes
+    assert ("attention", "mllama-vision-tile", "backward", torch.bfloat16) in passes
+    assert ("attention", "clip-b16", "forward+backward", torch.float32) in passes
+    assert ("patch_embed", "qwen2vl-packed", "backward", torch.float32) in passes
+    assert ("contrastive", "siglip-16k", "forward+backward", torch.bfloat16) in passes
+    assert ("host", "tiny-attention", "forward", torch.float32) in passes
+    assert any(w.sweep and w.sweep["axis"] == "S" for w, _ in jobs)
+    axes = {w.sweep["axis"] for w, _ in scaling_jobs("all", plan) if w.sweep}
+    assert axes == {"S", "B", "threads"}
+    assert {w.operation for w, _ in scaling_jobs("B", plan)} == {"attention", "patch_embed", "contrastive"}
+
+
+def test_the_command_of_a_row_measures_that_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLMKERNELS_CPU_ISA", "avx2")
+    plan = Plan(dtypes=(torch.float32,), threads=(2,), full=True, call_seconds=0.5, peers=("all",))
+    command = row_command(tiny("windows"), plan, torch.float32, "backward", 2)
+    assert command == (
+        "VLMKERNELS_CPU_ISA=avx2 vlmkernels bench windows --op attention --pass backward --dtype float32 --threads 2 "
+        "--peers split,batched,nested,mask --full --seconds 0.5"
+    )

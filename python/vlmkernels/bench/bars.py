@@ -53,7 +53,7 @@ def bar_lines(result: dict[str, Any]) -> list[str]:
     lines = [f"bars on {machine['processor']}, instruction set {machine['instruction_set']}{emulated}"]
     for bar in bars:
         verdict = {True: "met", False: "NOT MET", None: "-"}[bar.met]
-        lines.append(f"{verdict:<8}{bar.what:<46}{bar.condition:<24}{bar.limit:<16}{bar.measured}")
+        lines.append(f"{verdict:<8}{bar.what:<52}{bar.condition:<24}{bar.limit:<16}{bar.measured}")
     met, missed = (sum(bar.met is value for bar in bars) for value in (True, False))
     lines.append(f"{met} met, {missed} not met, {len(bars) - met - missed} not measurable or not measured here")
     return lines

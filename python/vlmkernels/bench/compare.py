@@ -10,7 +10,8 @@ from vlmkernels.bench.words import duration
 
 __all__ = ["Change", "compare_lines", "compare_results"]
 
-Key = tuple[str, str, str, str, int]
+#: operation, workload, pass, dtype, threads, and the axis of a scaling curve the row belongs to
+Key = tuple[str, str, str, str, int, str]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Change:
 
 
 def _key(row: dict[str, Any]) -> Key:
-    return row["operation"], row["workload"], row["pass"], row["dtype"], row["threads"]
+    axis = row["sweep"]["axis"] if "sweep" in row else ""
+    return row["operation"], row["workload"], row["pass"], row["dtype"], row["threads"], axis
 
 
 def _change(key: Key, old: dict[str, Any], new: dict[str, Any]) -> Change:
@@ -79,7 +81,7 @@ def compare_lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     for change in changes:
         if change.verdict == "same":
             continue
-        operation, workload, run_pass, dtype, threads = change.key
+        operation, workload, run_pass, dtype, threads, _ = change.key
         line = f"{change.verdict:<22}{workload}  {operation} {run_pass}, {dtype}, {threads} thread{'s' if threads > 1 else ''}"
         if change.ratio is not None and change.old is not None and change.new is not None:
             line += f": {duration(change.old)} -> {duration(change.new)} (x {change.ratio:.2f}"

@@ -84,6 +84,9 @@ def row_command(workload: Workload, plan: Plan, dtype: torch.dtype, run_pass: st
         + f"vlmkernels bench {workload.name} --op {workload.operation} --pass {run_pass} --dtype {dtype_name(dtype)} "
         + f"--threads {threads} --peers {peers}"
         + (" --full" if plan.full else "")
+        + (f" --seconds {plan.call_seconds:g}" if plan.call_seconds != Plan.call_seconds else "")
+        + (f" --samples {plan.timing.samples}" if plan.timing.samples != Settings.samples else "")
+        + (f" --memory {plan.memory}" if plan.memory != Plan.memory else "")
     )
 
 

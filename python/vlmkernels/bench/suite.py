@@ -42,7 +42,7 @@ def run_suite(
 ) -> Result:
     """Measures; shows every row as it is ready through `write`."""
     if backends.native is None:
-        raise RuntimeError(f"benchmarks need the compiled module: {backends.native_error}")
+        raise ValueError(f"benchmarks need the compiled module: {backends.native_error}")
 
     def measure() -> dict[int, Ceilings]:
         return {

@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 
 def scaled_number(value: float, unit: str) -> str:
     for prefix, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if value >= 10 * factor or prefix == "M":
+        if value >= factor or prefix == "M":
             return f"{value / factor:.3g} {prefix}{unit}" if value < 1000 * factor else f"{value / factor:.0f} {prefix}{unit}"  # fmt: skip
     raise AssertionError
 
@@ -55,7 +55,7 @@ def contender_line(name: str, found: dict[str, Any], row: dict[str, Any]) -> str
     if "share" in found:
         rates.append(f"{found['share']:.0%} of {row['ceiling']['name']}")
     if "items_per_second" in found and row["operation"] in ("model", "patch_embed"):
-        rates.append(f"{found['items_per_second']:.3g} items/s")
+        rates.append(f"{found['items_per_second']:.3g} images/s")
     line = f"  {name:<20}{duration(times['median']):>9}  ({spread})".ljust(62) + f"  {', '.join(rates):<34}"
     if found["kind"] != "ours" and "ratio" in found:
         line += f"  {found['ratio']:.2f} x ours"
