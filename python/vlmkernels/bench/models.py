@@ -3,10 +3,13 @@ and in the runtimes people deploy them with."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import logging
 import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -151,6 +154,18 @@ def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
     )
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters remark on every operator and branch they trace."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
 def _onnxruntime(module: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Call:
     if dtype == torch.bfloat16:
         raise Unavailable("the CPU provider of ONNX Runtime has no bfloat16")
@@ -162,7 +177,7 @@ def _onnxruntime(module: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Call:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         path = os.path.join(folder, "tower.onnx")
         torch.onnx.export(module, (pixels,), path, dynamo=True, external_data=True, verbose=False)
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -181,7 +196,8 @@ def _openvino(module: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Call:
         raise Unavailable(f"OpenVINO computes no {capability} on this processor")
     precision = {"FP32": "f32", "BF16": "bf16", "FP16": "f16"}[capability]
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}  # fmt: skip
-    model = core.compile_model(openvino.convert_model(module, example_input=pixels), "CPU", settings)
+    with _quiet():
+        model = core.compile_model(openvino.convert_model(module, example_input=pixels), "CPU", settings)
     array = pixels.numpy()
     return lambda: (torch.from_numpy(model(array)[0]),)
 
