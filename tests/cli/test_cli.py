@@ -71,7 +71,7 @@ def test_verify_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_help_names_every_command() -> None:
     out = run("--help").stdout
-    assert all(word in out for word in ("info", "verify", "demo"))
+    assert all(word in out for word in ("info", "verify", "bench", "demo"))
 
 
 @pytest.mark.parametrize("arguments", [["demo", "--steps", "0"], ["demo", "--task", "digits", "--query", "x"]])

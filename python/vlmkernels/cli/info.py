@@ -33,6 +33,8 @@ _OPTIONAL = (
     "emoji",
     "matplotlib",
     "scikit-learn",
+    "onnxruntime",
+    "openvino",
 )
 
 

@@ -1,11 +1,13 @@
-"""`vlmkernels`: what is installed, whether it computes right, and a demonstration. `python -m vlmkernels` is the same."""
+"""`vlmkernels`: what is installed, whether it computes right, how fast it is, and a demonstration. `python -m vlmkernels` is the same."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 import vlmkernels
+from vlmkernels.cli.bench import add_bench, run_bench
 
 __all__ = ["main"]
 
@@ -13,7 +15,7 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vlmkernels", description="Hand-written kernels for vision-language models.")
     parser.add_argument("--version", action="version", version=f"vlmkernels {vlmkernels.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | verify | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | verify | bench | demo")
 
     info = commands.add_parser("info", help="versions, instruction sets, threads, and what each operator runs on")
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -24,6 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--seed", type=int, default=0, help="of the random inputs (default %(default)s)")
     verify.add_argument("--backend", choices=("cpu", "reference"), help="check this one; the best by default")
+
+    add_bench(commands)
 
     demo = commands.add_parser("demo", help="train small models on real drawings and show what they learned")
     demo.add_argument(
@@ -67,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vlmkernels.cli.verify import run_verify
 
         return run_verify(options.quick, options.seed, options.backend)
+    if options.command == "bench":
+        return run_bench(options, sys.argv[1:] if arguments is None else arguments)
     from vlmkernels.cli.demo import run_demo
 
     return run_demo(options)
