@@ -232,12 +232,12 @@ def test_compile_export_and_vmap() -> None:
     stacked = tuple(torch.stack(t, 2) for t in zip(*batch, strict=True))
     found = torch.func.vmap(total, in_dims=2)(*stacked)
     torch.testing.assert_close(found, torch.stack([total(*row) for row in batch]))
-    out, lse = vk.merge_attention(outputs, lses)
-    several = torch.randn(4, *out.shape), torch.randn(4, *lse.shape)
-    found = torch.autograd.grad((out, lse), (outputs, lses), several, retain_graph=True, is_grads_batched=True)
+    backward = torch.ops.vlmkernels.merge_attention_backward
+    lse = vk.merge_attention(*plain)[1]
+    grad_out, grad_lse = torch.randn(4, 2, 5, 16), torch.randn(2, 5, 4)
+    many = torch.func.vmap(backward, in_dims=(0, 2, None, None, None))(grad_out, grad_lse, *plain, lse)
     for n in range(4):
-        wanted = torch.autograd.grad((out, lse), (outputs, lses), [t[n] for t in several], retain_graph=True)
-        for a, b in zip(found, wanted, strict=True):
+        for a, b in zip(many, backward(grad_out[n], grad_lse[..., n], *plain, lse), strict=True):
             torch.testing.assert_close(a[n], b)
 
 

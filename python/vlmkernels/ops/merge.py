@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from vlmkernels import backends
-from vlmkernels.ops._framework import define, eager, needs_grad, refuse_double_backward, undisturbed
+from vlmkernels.ops._framework import define, eager, needs_grad, refuse_double_backward
 from vlmkernels.reference import merge as reference
 
 __all__ = ["merge_attention"]
@@ -147,9 +147,8 @@ class _MergeAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor, Tensor]:
-        # With create_graph the registered operator runs, whose own backward refuses; with batched gradients its vmap rule.
-        direct = undisturbed() and not torch.is_grad_enabled()
-        run = _run_backward if direct else torch.ops.vlmkernels.merge_attention_backward
+        # With create_graph the registered operator runs, whose own backward refuses.
+        run = torch.ops.vlmkernels.merge_attention_backward if torch.is_grad_enabled() else _run_backward
         return run(*_gradients(ctx, grad_out, grad_lse), *ctx.saved_tensors)  # type: ignore[no-any-return]
 
 
