@@ -11,12 +11,12 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FOLDER", "Image", "images", "missing"]
+__all__ = ["FOLDER", "OPERATIONS", "Image", "images", "missing"]
 
 FOLDER = Path(__file__).parent / "kernels"
 
-#: The images an operation cannot run without.
-_NEEDED = {"merge_attention": ("merge_attention/merge",)}
+#: Operations with CUDA kernels, and the images each one cannot run without.
+OPERATIONS = {"merge_attention": ("merge_attention/merge",)}
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.
 _HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of this header, bytes that follow
@@ -39,9 +39,9 @@ class Image:
 
 def missing(operation: str) -> str:
     """Why the package has no CUDA kernels of `operation`; empty if it has them."""
-    if operation not in _NEEDED:
+    if operation not in OPERATIONS:
         return f"there is no CUDA kernel for {operation} yet"
-    for image in _NEEDED[operation]:
+    for image in OPERATIONS[operation]:
         if not (FOLDER / f"{image}.fatbin").exists():
             return f"this build has no CUDA kernels ({image} is missing): reinstall with VLMKERNELS_CUDA=ON"
     return ""

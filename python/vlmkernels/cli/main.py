@@ -1,4 +1,4 @@
-"""`vlmkernels`: what is installed, whether it computes right, and a demonstration. `python -m vlmkernels` is the same."""
+"""`vlmkernels`: what is installed, whether it computes right, what its CUDA kernels do, and a demonstration. `python -m vlmkernels` is the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 import vlmkernels
+from vlmkernels.cli.profile import add_profile_arguments
 
 __all__ = ["main"]
 
@@ -13,9 +14,11 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vlmkernels", description="Hand-written kernels for vision-language models.")
     parser.add_argument("--version", action="version", version=f"vlmkernels {vlmkernels.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | verify | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | verify | profile | demo")
 
-    info = commands.add_parser("info", help="versions, instruction sets, threads, and what each operator runs on")
+    info = commands.add_parser(
+        "info", help="versions, instruction sets, CUDA kernels and GPUs, and what each operator runs on"
+    )
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
     verify = commands.add_parser("verify", help="check every operator against float64 on this machine")
@@ -23,7 +26,14 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="a handful of cases an operator (seconds instead of a minute)"
     )
     verify.add_argument("--seed", type=int, default=0, help="of the random inputs (default %(default)s)")
-    verify.add_argument("--backend", choices=("cpu", "reference"), help="check this one; the best by default")
+    verify.add_argument(
+        "--backend", choices=("cpu", "cuda", "emulator", "reference"), help="check this one; the best by default"
+    )
+
+    profile = commands.add_parser(
+        "profile", help="run an operator's CUDA kernels on the emulator and print what they issue, move and wait for"
+    )
+    add_profile_arguments(profile)
 
     demo = commands.add_parser("demo", help="train small models on real drawings and show what they learned")
     demo.add_argument(
@@ -67,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from vlmkernels.cli.verify import run_verify
 
         return run_verify(options.quick, options.seed, options.backend)
+    if options.command == "profile":
+        from vlmkernels.cli.profile import run_profile
+
+        return run_profile(options)
     from vlmkernels.cli.demo import run_demo
 
     return run_demo(options)
