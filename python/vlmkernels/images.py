@@ -6,6 +6,7 @@ architectures and PTX for later ones; and ``.ptx``, the text that machine code w
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import struct
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ from pathlib import Path
 
 __all__ = ["FOLDER", "OPERATIONS", "Image", "images", "missing"]
 
-FOLDER = Path(__file__).parent / "kernels"
+
+def _folder() -> Path:
+    """Beside the compiled module, which an editable install keeps elsewhere than the Python sources."""
+    module = importlib.util.find_spec("vlmkernels._native")
+    return Path(module.origin if module and module.origin else __file__).parent / "kernels"
+
+
+FOLDER = _folder()
 
 #: Operations with CUDA kernels, and the images each one cannot run without.
 OPERATIONS = {"merge_attention": ("merge_attention/merge",)}

@@ -91,8 +91,10 @@ thread_local CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
 
 bool is_sticky(CUresult code) { return code >= 700 && code < 720 && code != CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES; }
 
-// What every call does first: count, fail as told, fail for ever after a fault of the device.
-CUresult enter(const char* function, bool needs_init) {
+enum class Needs { nothing, init, working_device };
+
+// What every call does first: count, fail as told, and fail for ever after a fault of the device.
+CUresult enter(const char* function, Needs needs) {
     ++state.calls[function];
     const auto fault = state.faults.find(function);
     if (fault != state.faults.end() && fault->second.times != 0) {
@@ -100,8 +102,8 @@ CUresult enter(const char* function, bool needs_init) {
         if (is_sticky(fault->second.code)) state.sticky = fault->second.code;
         return fault->second.code;
     }
-    if (needs_init && !state.initialised) return CUDA_ERROR_NOT_INITIALIZED;
-    return needs_init ? state.sticky : CUDA_SUCCESS;
+    if (needs != Needs::nothing && !state.initialised) return CUDA_ERROR_NOT_INITIALIZED;
+    return needs == Needs::working_device ? state.sticky : CUDA_SUCCESS;
 }
 
 CUresult unsafe_in_capture() {
@@ -110,9 +112,9 @@ CUresult unsafe_in_capture() {
     return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 
-#define ENTER(needs_init)                                          \
+#define ENTER(needs)                                               \
     const std::lock_guard<std::recursive_mutex> lock(state.mutex); \
-    if (const CUresult failed = enter(__func__, needs_init)) return failed
+    if (const CUresult failed = enter(__func__, needs)) return failed
 #define NEEDS_CONTEXT \
     if (context_stack.empty() || context_stack.back() == nullptr) return CUDA_ERROR_INVALID_CONTEXT
 #define UNSAFE_IN_CAPTURE \
@@ -206,34 +208,34 @@ int standin_context_depth() { return static_cast<int>(context_stack.size()); }
 // --- the driver ---
 
 CUresult cuInit(unsigned) {
-    ENTER(false);
+    ENTER(Needs::nothing);
     if (state.devices == 0) return CUDA_ERROR_NO_DEVICE;
     state.initialised = true;
     return CUDA_SUCCESS;
 }
 CUresult cuDriverGetVersion(int* version) {
-    ENTER(false);
+    ENTER(Needs::nothing);
     *version = state.driver_version;
     return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetCount(int* count) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     *count = state.devices;
     return CUDA_SUCCESS;
 }
 CUresult cuDeviceGet(CUdevice* device, int ordinal) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     if (ordinal < 0 || ordinal >= state.devices) return CUDA_ERROR_INVALID_DEVICE;
     *device = ordinal;
     return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetName(char* name, int length, CUdevice) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     std::strncpy(name, "Stand-in GPU", static_cast<size_t>(length));
     return CUDA_SUCCESS;
 }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     switch (attribute) {
         case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
             *value = state.capability / 10;
@@ -255,30 +257,30 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
     }
 }
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     state.contexts[device].device = device;
     *context = reinterpret_cast<CUcontext>(&state.contexts[device]);
     return CUDA_SUCCESS;
 }
 CUresult cuCtxGetCurrent(CUcontext* context) {
-    ENTER(true);
+    ENTER(Needs::init);
     *context = context_stack.empty() ? nullptr : context_stack.back();
     return CUDA_SUCCESS;
 }
 CUresult cuCtxPushCurrent(CUcontext context) {
-    ENTER(true);
+    ENTER(Needs::init);
     context_stack.push_back(context);
     return CUDA_SUCCESS;
 }
 CUresult cuCtxPopCurrent(CUcontext* context) {
-    ENTER(true);
+    ENTER(Needs::init);
     NEEDS_CONTEXT;
     *context = context_stack.back();
     context_stack.pop_back();
     return CUDA_SUCCESS;
 }
 CUresult cuModuleLoadData(CUmodule* module, const void* image) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     NEEDS_CONTEXT;
     UNSAFE_IN_CAPTURE;
     FatbinHeader header;
@@ -292,7 +294,7 @@ CUresult cuModuleLoadData(CUmodule* module, const void* image) {
     return CUDA_SUCCESS;
 }
 CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     NEEDS_CONTEXT;
     UNSAFE_IN_CAPTURE;
     auto* from = reinterpret_cast<FakeModule*>(module);
@@ -303,7 +305,7 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
     return CUDA_SUCCESS;
 }
 CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     UNSAFE_IN_CAPTURE;
     if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES || value > 163 * 1024)
         return CUDA_ERROR_INVALID_VALUE;
@@ -311,13 +313,13 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
     return CUDA_SUCCESS;
 }
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     std::swap(*mode, capture_mode);
     return CUDA_SUCCESS;
 }
 CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                         unsigned bz, unsigned shared_bytes, CUstream stream, void** parameters, void** extra) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     NEEDS_CONTEXT;
     auto* f = reinterpret_cast<FakeFunction*>(function);
     if (reinterpret_cast<CUcontext>(f->module->context) != context_stack.back()) return CUDA_ERROR_INVALID_CONTEXT;
@@ -336,7 +338,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     return run(launch);
 }
 CUresult cuStreamSynchronize(CUstream) {
-    ENTER(true);
+    ENTER(Needs::working_device);
     NEEDS_CONTEXT;
     UNSAFE_IN_CAPTURE;
     return CUDA_SUCCESS;
