@@ -9,7 +9,7 @@ set(VLMKERNELS_CUDA_ARCHITECTURES 80 86 89 90 120 CACHE STRING "Compute capabili
 function(_vlmk_find_toolkit result)
     execute_process(COMMAND ${Python_EXECUTABLE} -c "import sys; print(';'.join(p + '/nvidia/cu13' for p in sys.path if p))"
         OUTPUT_VARIABLE wheels OUTPUT_STRIP_TRAILING_WHITESPACE)
-    find_program(on_path nvcc NO_CACHE)
+    find_program(on_path nvcc PATHS ENV PATH NO_DEFAULT_PATH NO_CACHE)
     set(candidates)
     foreach(root $ENV{CUDA_HOME} $ENV{CUDA_PATH})
         list(APPEND candidates ${root}/bin/nvcc)

@@ -1,0 +1,23 @@
+# The PTX machine, a library by itself: libvlmk_emulator. What it does to the lanes of a warp (csrc/emulator/lanes) is compiled once for the
+# baseline and once for AVX2 with FMA.
+find_package(Threads REQUIRED)
+file(GLOB VLMK_EMULATOR_SOURCES CONFIGURE_DEPENDS csrc/emulator/*.cpp)
+file(GLOB VLMK_EMULATOR_LANES CONFIGURE_DEPENDS csrc/emulator/lanes/*.cpp)
+# Registers are bytes read as any type. A product and a sum are two roundings unless the instruction says fma.
+set(VLMK_EMULATOR_FLAGS -fno-strict-aliasing -ffp-contract=off)
+set_source_files_properties(${VLMK_EMULATOR_SOURCES} ${VLMK_EMULATOR_LANES} PROPERTIES COMPILE_OPTIONS "${VLMK_EMULATOR_FLAGS}")
+set_source_files_properties(csrc/emulator/rounded.cpp PROPERTIES COMPILE_OPTIONS "${VLMK_EMULATOR_FLAGS};-frounding-math;-ftrapping-math")
+
+add_library(vlmk_emulator STATIC ${VLMK_EMULATOR_SOURCES})
+target_link_libraries(vlmk_emulator PUBLIC Threads::Threads PRIVATE vlmk_options)
+function(_vlmk_add_emulator_lanes name)
+    add_library(vlmk_emulator_${name} OBJECT ${VLMK_EMULATOR_LANES})
+    target_link_libraries(vlmk_emulator_${name} PRIVATE vlmk_options)
+    target_compile_definitions(vlmk_emulator_${name} PRIVATE VLMK_EMULATOR_ISA=${name})
+    target_compile_options(vlmk_emulator_${name} PRIVATE -O3 ${ARGN})
+    target_sources(vlmk_emulator PRIVATE $<TARGET_OBJECTS:vlmk_emulator_${name}>)
+endfunction()
+_vlmk_add_emulator_lanes(baseline)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    _vlmk_add_emulator_lanes(avx2 -mavx2 -mfma -mf16c -mbmi -mbmi2 -mpopcnt -mlzcnt)
+endif()
