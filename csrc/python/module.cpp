@@ -45,4 +45,5 @@ PYBIND11_MODULE(_native, m) {
     vlmk::python::bind_attention(m);
     vlmk::python::bind_patch_embed(m);
     vlmk::python::bind_contrastive(m);
+    vlmk::python::bind_emulator(m);
 }

@@ -6,5 +6,6 @@ namespace vlmk::python {
 void bind_attention(pybind11::module_& m);
 void bind_patch_embed(pybind11::module_& m);
 void bind_contrastive(pybind11::module_& m);
+void bind_emulator(pybind11::module_& m);
 
 }  // namespace vlmk::python
