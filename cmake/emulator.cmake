@@ -6,6 +6,12 @@ file(GLOB VLMK_EMULATOR_LANES CONFIGURE_DEPENDS csrc/emulator/lanes/*.cpp)
 # Registers are bytes read as any type. A product and a sum are two roundings unless the instruction says fma.
 set(VLMK_EMULATOR_FLAGS -fno-strict-aliasing -ffp-contract=off)
 set_source_files_properties(${VLMK_EMULATOR_SOURCES} ${VLMK_EMULATOR_LANES} PROPERTIES COMPILE_OPTIONS "${VLMK_EMULATOR_FLAGS}")
+# What runs once for a module need not be fast.
+file(GLOB VLMK_EMULATOR_FRONT CONFIGURE_DEPENDS csrc/emulator/decode*.cpp)
+foreach(name blocks flow lexer module parser registers report types)
+    list(APPEND VLMK_EMULATOR_FRONT csrc/emulator/${name}.cpp)
+endforeach()
+set_source_files_properties(${VLMK_EMULATOR_FRONT} PROPERTIES COMPILE_OPTIONS "${VLMK_EMULATOR_FLAGS};-O1")
 set_source_files_properties(csrc/emulator/rounded.cpp PROPERTIES COMPILE_OPTIONS "${VLMK_EMULATOR_FLAGS};-frounding-math;-ftrapping-math")
 
 add_library(vlmk_emulator STATIC ${VLMK_EMULATOR_SOURCES})

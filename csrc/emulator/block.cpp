@@ -124,8 +124,7 @@ void BlockRunner::start(Dim3 index) {
     std::fill(predicates_.begin(), predicates_.end(), 0xfff7fff7U);
     block_.barriers.fill(Barrier{});
     if (block_.checks) {
-        block_.cells.assign(launch_.shared_bytes / 4 + 1, Cell{});
-        block_.byte_cells.clear();
+        block_.cells.assign((launch_.shared_bytes >> launch_.program->granule_shift) + 1, Cell{});
     }
     block_.strong_clocks.fill(0);
     block_.mbarriers.clear();

@@ -57,6 +57,7 @@ class Decoder {
     // Fills a (the base), value (the offset), space and kAddress64.
     void address(const Operand& o, AddressSpace space, Op& op);
     AddressSpace take_space();  // of a memory instruction
+    void writes_shared(AddressSpace space, uint32_t bytes);  // where it may: races are told apart that finely
     uint64_t variable_value(const Operand& o);
     uint32_t add_list(const std::vector<uint32_t>& operands);
 

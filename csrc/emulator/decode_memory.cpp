@@ -18,6 +18,11 @@ AddressSpace Decoder::take_space() {
     return space;
 }
 
+void Decoder::writes_shared(AddressSpace space, uint32_t bytes) {
+    if (space == AddressSpace::shared || space == AddressSpace::generic)
+        while (program_.granule_shift > 0 && 1U << program_.granule_shift > bytes) --program_.granule_shift;
+}
+
 // Words about order and caches. One block sees its own stores in order, and caches are not modelled.
 bool Decoder::memory_qualifiers() {
     bool strong = false;
@@ -116,6 +121,7 @@ void Decoder::st() {
     full.space = op.space;
     full.count = width;
     full.list = add_list(places);
+    writes_shared(full.space, size_of(type) * width);
     emit(full);
 }
 
@@ -155,6 +161,7 @@ void Decoder::atomic(bool returns) {
     op.target = static_cast<uint32_t>(kind) | static_cast<uint32_t>(type) << 8;
     op.count = width;
     op.list = add_list(places);
+    writes_shared(op.space, size_of(type) * width);
     emit(op);
 }
 
@@ -233,6 +240,7 @@ void Decoder::cp() {
     op.list = add_list({static_cast<uint32_t>(from.value), static_cast<uint32_t>(from.value >> 32)});
     op.bytes = static_cast<uint8_t>(immediate(2));
     if (op.bytes != 4 && op.bytes != 8 && op.bytes != 16) wrong("a copy has 4, 8 or 16 bytes");
+    writes_shared(op.space, op.bytes);
     if (last > 3) {
         const Operand& o = operand(3);
         if (is_predicate(o)) {
@@ -283,6 +291,7 @@ void Decoder::mbarrier() {
     } else {
         address(operand(0), space, op);
         if (kind != "inval") op.b = source(1, Type::b32);
+        if (kind == "init") writes_shared(op.space, 8);
     }
     emit(op);
 }

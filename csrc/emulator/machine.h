@@ -122,6 +122,7 @@ struct Program {
     std::vector<std::pair<Special, uint32_t>> specials;  // rows that are filled before a warp starts
     uint32_t register_bytes = 0, predicates = 0;
     uint32_t local_bytes = 0, static_shared = 0, dynamic_shared_offset = 0;
+    uint32_t granule_shift = 4;  // log2 of the bytes of a Cell
 };
 
 // Which accesses of other warps a warp knows to be over: the clocks of all warps it has synchronised with.
@@ -167,8 +168,8 @@ struct Barrier {
     Clocks clocks{};
 };
 
-// What is known of the last accesses to a word of shared memory, or to a byte where accesses are smaller than words.
-// A stamp is warp, lane and clock of an access; 0 is none.
+// What is known of the last accesses to a granule of shared memory: as many bytes as the kernel's smallest store there,
+// so that no store changes half of one. A stamp is warp, lane and clock of an access; 0 is none.
 struct Cell {
     uint32_t writer = 0;
     uint32_t readers[2] = {0, 0};  // of different warps
@@ -177,7 +178,6 @@ struct Cell {
     bool initialised = false;
     bool strong_writer = false, strong_reader = false;
     bool in_flight = false;  // a cp.async will write it
-    uint32_t split = 0;      // 1 + index of four byte cells
 };
 
 struct ModuleImpl;
@@ -193,7 +193,7 @@ struct Block {
     bool checks = false, counters = false;
     std::vector<Warp> warps;
     std::array<Barrier, kBarriers> barriers;
-    std::vector<Cell> cells, byte_cells;
+    std::vector<Cell> cells;
     Clocks strong_clocks{};  // what strong accesses have published
     std::unordered_map<uint32_t, MBarrierState> mbarriers;
     std::unordered_map<uint64_t, Finding> findings;  // by kind and op

@@ -302,12 +302,11 @@ void load_elements(Warp& w, const Op& op) {
     }
     for (uint32_t i = 0; i < count; ++i) {
         auto* d = result_row<Register>(w, to[i]);
-        for (uint32_t left = access.lanes; left != 0; left &= left - 1) {
-            const auto lane = static_cast<uint32_t>(__builtin_ctz(left));
+        each_lane(access.lanes, [&](uint32_t lane) {
             Memory value;
             std::memcpy(&value, access.pointer[lane] + i * sizeof(Memory), sizeof value);
             d[lane] = static_cast<Register>(value);
-        }
+        });
     }
 }
 

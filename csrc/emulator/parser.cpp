@@ -51,8 +51,7 @@ class Parser {
     [[noreturn]] void refuse(const std::string& what) const {
         throw NotImplemented("PTX line " + std::to_string(peek().line) + ": the emulator does not know " + what);
     }
-    void skip_line() {
-        const uint32_t line = peek().line;
+    void skip_line(uint32_t line) {
         while (peek().kind != Token::Kind::end && peek().line == line) next();
     }
     void skip_braces() {
@@ -94,10 +93,11 @@ class Parser {
 };
 
 bool Parser::debug_directive() {
+    const uint32_t line = peek().line;
     if (take(".loc")) {
         location_.file = static_cast<uint32_t>(integer());
         location_.source_line = static_cast<uint32_t>(integer());
-        skip_line();  // column, and where it was inlined
+        skip_line(line);  // column, and where it was inlined
         return true;
     }
     if (take(".file")) {
@@ -105,7 +105,7 @@ bool Parser::debug_directive() {
         if (number > 100000) fail("file number out of range");
         if (ast_.files.size() <= number) ast_.files.resize(number + 1);
         ast_.files[number] = std::string(next().text);
-        skip_line();
+        skip_line(line);
         return true;
     }
     if (take(".section")) {
@@ -136,8 +136,9 @@ bool Parser::variable_space(Space& space) {
 
 void Parser::module_item() {
     if (debug_directive()) return;
+    const uint32_t line = peek().line;
     if (take(".version") || take(".target") || take(".address_size")) {
-        skip_line();
+        skip_line(line);
         return;
     }
     bool external = false;

@@ -62,20 +62,21 @@ void read_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool stron
     cell.strong_reader = strong;
 }
 
-void write_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool strong, bool changes, Cell& cell) {
+// `changes` tells whether the bytes will differ from what is there; it is asked only where that matters.
+template <class Changes>
+void write_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool strong, const Changes& changes, Cell& cell) {
     if (cell.in_flight) {
         report(w, op, FindingKind::async_copy_in_flight, some_lane(lane),
                "writes shared byte " + std::to_string(offset) + " that the cp.async" + at_line(w, cell.writer_op) +
                    " still has to write");
-    } else if (changes) {
-        if (!(strong && cell.strong_writer) && !ordered(w, lane, cell.writer))
-            race(w, op, lane, offset, "writes", cell.writer, cell.writer_op);
-        else if (!(strong && cell.strong_reader))
-            for (uint32_t reader : cell.readers)
-                if (!ordered_read(w, lane, reader)) {
-                    race(w, op, lane, offset, "overwrites", reader, cell.reader_op);
-                    break;
-                }
+    } else if (!(strong && cell.strong_writer) && !ordered(w, lane, cell.writer)) {
+        if (changes()) race(w, op, lane, offset, "writes", cell.writer, cell.writer_op);
+    } else if (!(strong && cell.strong_reader)) {
+        for (uint32_t reader : cell.readers)
+            if (!ordered_read(w, lane, reader)) {
+                if (changes()) race(w, op, lane, offset, "overwrites", reader, cell.reader_op);
+                break;
+            }
     }
     cell.writer = make_stamp(w, lane);
     cell.writer_op = w.block->op_index(op);
@@ -83,49 +84,38 @@ void write_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool stro
     cell.initialised = true;
 }
 
-// Calls body(cell, offset, bytes) for the words, or the bytes where an access does not cover a word, of a range.
+// Calls body(cell, offset) for the cells of a range.
 template <class Body>
 void each_cell(Block& block, uint32_t offset, uint32_t bytes, const Body& body) {
-    const uint32_t end = offset + bytes;
-    while (offset < end) {
-        const uint32_t first = offset & 3, word = offset >> 2;
-        const uint32_t count = std::min(4 - first, end - offset);
-        Cell& cell = block.cells[word];
-        if (count < 4 && cell.split == 0) {
-            const Cell whole = cell;
-            block.byte_cells.insert(block.byte_cells.end(), 4, whole);
-            cell.split = static_cast<uint32_t>(block.byte_cells.size()) - 3;
-        }
-        if (cell.split == 0)
-            body(cell, offset, 4U);
-        else
-            for (uint32_t i = 0; i < count; ++i) body(block.byte_cells[cell.split - 1 + first + i], offset + i, 1U);
-        offset += count;
-    }
+    const uint32_t shift = block.program->granule_shift;
+    const uint32_t last = (offset + bytes - 1) >> shift;
+    for (uint32_t i = offset >> shift; i <= last; ++i) body(block.cells[i], i << shift);
 }
 
 }  // namespace
 
 void shadow_read(Warp& w, const Op& op, uint32_t lane, uint32_t offset, uint32_t bytes, bool strong) {
-    each_cell(*w.block, offset, bytes,
-              [&](Cell& cell, uint32_t at, uint32_t) { read_cell(w, op, lane, at, strong, cell); });
+    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t at) { read_cell(w, op, lane, at, strong, cell); });
 }
 void shadow_write(Warp& w, const Op& op, uint32_t lane, uint32_t offset, uint32_t bytes, const uint8_t* values,
                   bool strong) {
     const uint8_t* shared = w.block->shared;
-    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t at, uint32_t count) {
-        const bool changes = values == nullptr || std::memcmp(shared + at, values + (at - offset), count) != 0;
+    const uint32_t granule = 1U << w.block->program->granule_shift;
+    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t at) {
+        const auto changes = [&] {
+            return values == nullptr || std::memcmp(shared + at, values + (at - offset), granule) != 0;
+        };
         write_cell(w, op, lane, at, strong, changes, cell);
     });
 }
 void shadow_async_begin(Warp& w, const Op& op, uint32_t lane, uint32_t offset, uint32_t bytes) {
-    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t at, uint32_t) {
-        write_cell(w, op, lane, at, false, true, cell);
+    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t at) {
+        write_cell(w, op, lane, at, false, [] { return true; }, cell);
         cell.in_flight = true;
     });
 }
 void shadow_async_end(Warp& w, uint32_t lane, uint32_t offset, uint32_t bytes) {
-    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t, uint32_t) {
+    each_cell(*w.block, offset, bytes, [&](Cell& cell, uint32_t) {
         cell.in_flight = false;
         cell.writer = make_stamp(w, lane);
     });

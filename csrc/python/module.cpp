@@ -47,4 +47,5 @@ PYBIND11_MODULE(_native, m) {
     vlmk::python::bind_contrastive(m);
     vlmk::python::bind_merge_attention(m);
     vlmk::python::bind_gpu(m);
+    vlmk::python::bind_emulator(m);
 }

@@ -13,5 +13,6 @@ void bind_gpu(pybind11::module_& m);
 
 // A launch plan for tests and reports.
 pybind11::dict plan_as_dict(const gpu::LaunchPlan& plan);
+void bind_emulator(pybind11::module_& m);
 
 }  // namespace vlmk::python
