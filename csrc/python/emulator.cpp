@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "python/operations.h"
+#include "python/reports.h"
 
 namespace py = pybind11;
 
@@ -95,13 +96,20 @@ py::dict launch(const Module& module, const std::string& kernel, const py::bytes
     options.checks = checks;
     options.counters = counting;
     options.threads = threads;
-    for (const auto& [begin, bytes, name, writable] : regions) options.regions.push_back({begin, bytes, name, writable});
+    for (const auto& [begin, bytes, name, writable] : regions)
+        options.regions.push_back({begin, bytes, name, writable});
     const std::string bytes = params;
     emulator::Report report;
     {
         const py::gil_scoped_release release;
         report = emulator::launch(module, kernel, bytes.data(), bytes.size(), options);
     }
+    return report_as_dict(report);
+}
+
+}  // namespace
+
+py::dict report_as_dict(const emulator::Report& report) {
     py::list findings;
     for (const emulator::Finding& f : report.findings) {
         py::dict finding;
@@ -127,8 +135,6 @@ py::dict launch(const Module& module, const std::string& kernel, const py::bytes
     result["summary"] = report.summary();
     return result;
 }
-
-}  // namespace
 
 void bind_emulator(py::module_& m) {
     py::class_<Module, std::shared_ptr<Module>>(m, "EmulatorModule", py::module_local())

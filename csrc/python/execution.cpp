@@ -26,11 +26,11 @@ size_t element_bytes(DType dtype) {
     }
 }
 
-// From the first to the last element; strides of torch tensors are not negative.
+// From the first to the last element of a tensor that has any; strides of torch tensors are not negative.
 emulator::Region region_of(const TensorView& t, const char* argument, Access access) {
     int64_t last = 0;
     for (int i = 0; i < t.ndim; ++i) last += (t.shape[i] - 1) * t.stride[i];
-    const size_t bytes = t.elements() == 0 ? 0 : static_cast<size_t>(last + 1) * element_bytes(t.dtype);
+    const size_t bytes = static_cast<size_t>(last + 1) * element_bytes(t.dtype);
     return {reinterpret_cast<uintptr_t>(t.data), bytes, argument, access == Access::write};
 }
 
@@ -55,7 +55,7 @@ TensorView Execution::view(py::handle tensor, const char* argument, Access acces
     first_ = false;
     require(t.device == device_, std::string(argument) + " is on another device than the first tensor");
     require(t.device == kHost || backend_ == Backend::cuda, std::string(argument) + " is not on the CPU");
-    if (backend_ == Backend::emulator) regions_.push_back(region_of(t, argument, access));
+    if (backend_ == Backend::emulator && t.elements() > 0) regions_.push_back(region_of(t, argument, access));
     return t;
 }
 

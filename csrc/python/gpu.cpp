@@ -3,11 +3,13 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <memory>
 
 #include "gpu/driver.h"
 #include "gpu/emulated.h"
 #include "gpu/images.h"
 #include "python/operations.h"
+#include "python/reports.h"
 
 namespace py = pybind11;
 
@@ -61,13 +63,17 @@ void set_emulation(const std::string& schedule, uint64_t seed, bool checks, bool
         {schedule == "random" ? emulator::Schedule::random : emulator::Schedule::round_robin, seed, checks, counters});
 }
 
-// The listener is called as f(plan, summary, findings, warp_instructions, seconds).
+// The listener is called as f(plan, report).
 void set_report_listener(py::object listener) {
     if (listener.is_none()) return gpu::set_report_listener({});
-    gpu::set_report_listener([listener](const gpu::LaunchPlan& plan, const emulator::Report& report) {
+    // Copied and dropped by threads that do not hold the GIL.
+    const std::shared_ptr<py::object> shared(new py::object(std::move(listener)), [](py::object* last) {
         const py::gil_scoped_acquire acquire;
-        listener(plan_as_dict(plan), report.summary(), report.findings.size(), report.counters.warp_instructions,
-                 report.seconds);
+        delete last;
+    });
+    gpu::set_report_listener([shared](const gpu::LaunchPlan& plan, const emulator::Report& report) {
+        const py::gil_scoped_acquire acquire;
+        (*shared)(plan_as_dict(plan), report_as_dict(report));
     });
 }
 

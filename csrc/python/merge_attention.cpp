@@ -7,6 +7,7 @@
 #include "merge_attention/problem.h"
 #include "python/execution.h"
 #include "python/operations.h"
+#include "python/reports.h"
 
 namespace py = pybind11;
 

@@ -54,13 +54,11 @@ def kernels_allowed() -> bool:
 
 
 class EmulatedLaunch(NamedTuple):
-    """One kernel launch on the emulator: its plan, the emulator's summary, and the figures a caller may want to add up."""
+    """One kernel launch on the emulator: its plan (image, kernel, grid, block, shared_bytes, parameters), and what :class:`vlmkernels.emulator.Report` holds:
+    findings, counters, seconds and the summary that ``vlmkernels profile`` prints."""
 
     plan: dict[str, Any]
-    summary: str
-    findings: int
-    warp_instructions: int
-    seconds: float
+    report: dict[str, Any]
 
 
 _choices: dict[tuple[str, str, torch.dtype], str] = {}

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import cuda_toolkit as toolkit
@@ -101,20 +102,22 @@ def standin(_standin_library: StandIn) -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="session")
-def compile_kernels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], object]:
-    """Compiles tests/gpu/kernels/<name>.cu for an architecture and loads it into the emulator; once a session."""
+def kernel_ptx(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], str]:
+    """The PTX of tests/gpu/kernels/<name>.cu for an architecture; compiled once a session."""
     if why := toolkit.missing():
         pytest.skip(why)
+    folder = tmp_path_factory.mktemp("ptx")
+
+    @cache
+    def text(name: str, architecture: int) -> str:
+        return toolkit.compile_ptx(Path(__file__).parent / "kernels" / f"{name}.cu", folder, architecture)
+
+    return text
+
+
+@pytest.fixture(scope="session")
+def kernel_module(kernel_ptx: Callable[[str, int], str]) -> Callable[[str, int], object]:
+    """The same, loaded into the emulator."""
     from vlmkernels import emulator
 
-    folder = tmp_path_factory.mktemp("ptx")
-    loaded: dict[tuple[str, int], object] = {}
-
-    def load(name: str, architecture: int = 80) -> object:
-        key = (name, architecture)
-        if key not in loaded:
-            source = Path(__file__).parent / "kernels" / f"{name}.cu"
-            loaded[key] = emulator.load(toolkit.compile_ptx(source, folder, architecture))
-        return loaded[key]
-
-    return load
+    return cache(lambda name, architecture: emulator.load(kernel_ptx(name, architecture)))

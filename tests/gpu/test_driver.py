@@ -32,9 +32,8 @@ def merge(outputs: torch.Tensor, lses: torch.Tensor, stream: int = 0) -> tuple[t
 
 def fresh(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A process of its own, for what happens only once."""
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    command = [sys.executable, "-c", code, backends.native.__file__]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 def test_results_through_the_loader(standin) -> None:
@@ -112,7 +111,8 @@ def test_graph_capture(standin) -> None:
 def test_shared_memory_is_opted_into_once(standin) -> None:
     """Up to 48 KB need nothing; more is asked for when a launch first needs it; more than the GPU has is refused."""
     outputs, lses = inputs(torch.float32)
-    plan = backends.native.merge_attention_forward_plan(outputs, lses, outputs[0].clone(), lses[0].clone())
+    out, lse = outputs[0].clone(), lses[0].clone()  # alive as long as the plan that points to them
+    plan = backends.native.merge_attention_forward_plan(outputs, lses, out, lse)
     for kilobytes, asked in ((48, 0), (100, 1), (64, 1), (160, 2)):
         backends.native.cuda_launch({**plan, "shared_bytes": kilobytes * 1024}, 0, 0)
         assert standin.calls("cuFuncSetAttribute") == asked
@@ -187,23 +187,33 @@ LOADING = [
     ("cuDeviceGet", 101, "CUDA_VISIBLE_DEVICES"),
     ("cuThreadExchangeStreamCaptureMode", 1, "graph capture"),
 ]
-_TRY = """
-import ctypes, os, re, sys, torch
-from vlmkernels import backends, images
+# A process without torch, which starts at once: the module alone, and a plan whose pointers nobody follows.
+_ALONE = """
+import ctypes, importlib.util, os, re, sys
+from importlib.machinery import ExtensionFileLoader
+spec = importlib.util.spec_from_loader("_native", ExtensionFileLoader("_native", sys.argv[1]))
+native = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(native)
+"""
+_TRY = (
+    _ALONE
+    + """
 library = ctypes.CDLL(os.environ["VLMKERNELS_LIBCUDA"])
-library.standin_reset(str(images.FOLDER).encode(), None)
-o, l = torch.randn(2, 5, 64).bfloat16(), torch.randn(2, 5)
-def run():
-    backends.native.merge_attention_forward(o, l, torch.empty_like(o[0]), torch.empty_like(l[0]), "cuda", 1, 0)
-def refused(words):
+library.standin_reset(native.image_folder().encode(), None)
+plan = {"image": "merge_attention/merge", "kernel": "merge_forward_bfloat16_8x16", "grid": (1, 1, 1), "block": (128, 1, 1),
+        "shared_bytes": 0, "parameters": bytes(440)}
+def run(device=0):
+    native.cuda_launch(plan, device, 0)
+def refused(words, device=0):
     try:
-        run()
-    except backends.native.DriverError as error:
+        run(device)
+    except native.DriverError as error:
         if not re.search(words, str(error)):
             sys.exit(f"{error!r} does not say {words!r}")
     else:
         sys.exit(f"nothing was refused, expected {words!r}")
 """
+)
 
 
 def test_failures_before_the_first_launch_are_explained_and_not_remembered() -> None:
@@ -217,37 +227,41 @@ def test_failures_before_the_first_launch_are_explained_and_not_remembered() -> 
     assert done.stdout.strip() == "ran", done.stderr
 
 
-def test_gpus_without_an_image() -> None:
-    code = _TRY + "library.standin_set(b'capability', 75); refused('compute capability 8.0')"
-    assert fresh(code).returncode == 0
-    for capability in (80, 87, 90, 100, 121):
-        done = fresh(_TRY + f"library.standin_set(b'capability', {capability}); run(); print('ran')")
-        assert done.stdout.strip() == "ran", done.stderr
-
-
-def test_old_drivers_are_named() -> None:
-    code = _TRY + (
-        "library.standin_set(b'driver_version', 12040); library.standin_fail(b'cuModuleLoadData', 209, 1); "
-        "refused('driver is too old.*580.*supports CUDA 12.4')"
+def test_gpus_without_an_image_and_with_an_old_driver() -> None:
+    """Every GPU of a process loads for itself, so each of these is the first launch of its own."""
+    done = fresh(
+        _TRY
+        + """
+library.standin_set(b"devices", 7)
+library.standin_set(b"driver_version", 12040)
+library.standin_fail(b"cuModuleLoadData", 209, 1)
+refused("driver is too old.*580.*supports CUDA 12.4")
+library.standin_set(b"capability", 75)
+refused("NO_BINARY_FOR_GPU")
+for device, capability in enumerate((80, 87, 89, 90, 100, 120, 121)):
+    library.standin_set(b"capability", capability)
+    run(device)
+print(library.standin_calls(b"cuModuleLoadData"), library.standin_calls(b"cuLaunchKernel"))
+"""
     )
-    done = fresh(code)
-    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["9", "7"], done.stderr
 
 
 def test_loading_during_a_capture_is_safe() -> None:
     """The first launch of all inside a capture: loading suspends the capture's rules and does not end up in the graph."""
-    code = _TRY + (
-        "plan = backends.native.merge_attention_forward_plan(o, l, torch.empty_like(o[0]), torch.empty_like(l[0]))\n"
-        "library.standin_begin_capture()\n"
-        "backends.native.cuda_launch(plan, 0, 0)\n"
-        "print(library.standin_calls(b'cuModuleLoadData'), library.standin_end_capture())"
+    done = fresh(
+        _TRY
+        + """
+library.standin_begin_capture()
+run()
+print(library.standin_calls(b"cuModuleLoadData"), library.standin_end_capture())
+"""
     )
-    done = fresh(code)
     assert done.stdout.split() == ["1", "1"], done.stderr
 
 
 def test_no_library_and_no_functions(tmp_path) -> None:
-    code = "from vlmkernels import backends\ntry: backends.native.cuda_devices()\nexcept backends.native.DriverError as e: print(e)"
+    code = _ALONE + "try: native.cuda_devices()\nexcept native.DriverError as e: print(e)"
     assert "no NVIDIA driver" in fresh(code, VLMKERNELS_LIBCUDA="/nowhere/libcuda.so.1").stdout
     (tmp_path / "empty.c").write_text("int cuInit(unsigned f) { return (int)f; }")
     subprocess.run(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from cuda_toolkit import compile_ptx, missing
+from cuda_toolkit import missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
@@ -15,9 +13,9 @@ ARCHITECTURES = (80, 90)
 
 
 @pytest.fixture(params=ARCHITECTURES, ids=lambda a: f"compute_{a}")
-def run(request: pytest.FixtureRequest, compile_kernels):
+def run(request: pytest.FixtureRequest, kernel_module):
     """Launches a kernel on every warp order that may differ, and expects a report without findings."""
-    module = compile_kernels("vocabulary", request.param)
+    module = kernel_module("vocabulary", request.param)
 
     def launch(kernel: str, *args: object, grid: int = 1, block: int = 32, shared_bytes: int = 0) -> object:
         report = module.launch(kernel, (grid, 1, 1), (block, 1, 1), list(args), shared_bytes=shared_bytes)
@@ -109,11 +107,10 @@ def test_ldmatrix_and_stmatrix(run, count: int, transposed: bool) -> None:
         assert (back.view(4, 8, 8)[count:] == -1).all()
 
 
-def test_stmatrix_is_used_where_it_exists(tmp_path: Path) -> None:
+def test_stmatrix_is_used_where_it_exists(kernel_ptx) -> None:
     """Code for sm_90 stores matrices by the instruction, older code without it; the test above ran both."""
-    source = Path(__file__).parent / "kernels" / "vocabulary.cu"
-    assert "stmatrix.sync" in compile_ptx(source, tmp_path, 90)
-    assert "stmatrix.sync" not in compile_ptx(source, tmp_path, 80)
+    assert "stmatrix.sync" in kernel_ptx("vocabulary", 90)
+    assert "stmatrix.sync" not in kernel_ptx("vocabulary", 80)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 8, 23, 64])

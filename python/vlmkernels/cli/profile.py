@@ -90,7 +90,7 @@ def run_profile(options: argparse.Namespace) -> int:
         print(
             f"\n{plan['kernel']}: grid {_text(plan['grid'])}, block {_text(plan['block'])}, {plan['shared_bytes']} bytes of dynamic shared memory"
         )
-        print(launch.summary)
+        print(launch.report["summary"])
     return 0
 
 
