@@ -49,11 +49,13 @@ function(vlmk_add_cuda_kernels)
         message(FATAL_ERROR "VLMKERNELS_CUDA is ON and there is no nvcc 13 in CUDA_HOME, on PATH or among the wheels. Install them with\n"
             "  pip install nvidia-cuda-nvcc==13.0.* nvidia-cuda-crt==13.0.* nvidia-nvvm==13.0.* nvidia-cuda-runtime==13.0.* nvidia-cuda-cccl==13.0.*")
     endif()
-    # pip builds in a new temporary environment each time. The toolkit is reached through a link that stays where it is, so that commands do not change
-    # and a second install compiles only what did.
+    # pip builds in a new temporary environment each time. The toolkit, and CMake itself, are reached through links that stay where they are, so that commands
+    # do not change and a second install compiles only what did.
     set(toolkit ${CMAKE_BINARY_DIR}/cuda)
     file(CREATE_LINK ${root} ${toolkit} SYMBOLIC)
     set(nvcc ${toolkit}/bin/nvcc)
+    set(cmake ${CMAKE_BINARY_DIR}/cmake)
+    file(CREATE_LINK ${CMAKE_COMMAND} ${cmake} SYMBOLIC)
     message(STATUS "vlmkernels: CUDA kernels by the toolkit in ${root}")
 
     if(VLMKERNELS_DEV)
@@ -72,12 +74,12 @@ function(vlmk_add_cuda_kernels)
         set(fatbin ${folder}/${image}.fatbin)
         set(depfile ${CMAKE_BINARY_DIR}/cuda-dependencies/${image}.d)
         add_custom_command(OUTPUT ${ptx}
-            COMMAND ${CMAKE_COMMAND} -DNVCC=${nvcc} -DHOST_COMPILER=${CMAKE_CXX_COMPILER} -DROOT=${CMAKE_SOURCE_DIR} -DSOURCE=csrc/${source}
+            COMMAND ${cmake} -DNVCC=${nvcc} -DHOST_COMPILER=${CMAKE_CXX_COMPILER} -DROOT=${CMAKE_SOURCE_DIR} -DSOURCE=csrc/${source}
                 -DPTX=${ptx} -DDEPFILE=${depfile} -P ${CMAKE_SOURCE_DIR}/cmake/compile_ptx.cmake
             DEPENDS ${CMAKE_SOURCE_DIR}/csrc/${source} ${CMAKE_SOURCE_DIR}/cmake/compile_ptx.cmake
             DEPFILE ${depfile} COMMENT "PTX of ${image}" VERBATIM)
         add_custom_command(OUTPUT ${fatbin}
-            COMMAND ${CMAKE_COMMAND} -DNVCC=${nvcc} -DPTX=${ptx} -DFATBIN=${fatbin} -DTARGETS=${targets} -P ${CMAKE_SOURCE_DIR}/cmake/compile_fatbin.cmake
+            COMMAND ${cmake} -DNVCC=${nvcc} -DPTX=${ptx} -DFATBIN=${fatbin} -DTARGETS=${targets} -P ${CMAKE_SOURCE_DIR}/cmake/compile_fatbin.cmake
             DEPENDS ${ptx} ${CMAKE_SOURCE_DIR}/cmake/compile_fatbin.cmake COMMENT "Machine code of ${image}" VERBATIM)
         list(APPEND built ${ptx} ${fatbin})
     endforeach()
