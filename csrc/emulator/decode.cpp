@@ -295,7 +295,8 @@ void Decoder::after_saturate(bool saturate, bool relu, Type type, uint32_t d) {
     if (!saturate && !relu) return;
     const FloatOp kind = saturate ? FloatOp::saturate : FloatOp::relu;
     const bool wide = type == Type::f32 || type == Type::f64;
-    Op op = begin(InstructionClass::floating, wide ? handlers_.floating(kind, type, false) : handlers_.half(kind, type, false));
+    Op op = begin(InstructionClass::floating, wide ? handlers_.floating(kind, type, false) : handlers_.half(kind, type));
+    op.flags = half_flags(type, false);
     op.d = op.a = d;
     emit_extra(op);
 }

@@ -154,6 +154,8 @@ class Decoder {
     std::vector<uint32_t> op_of_node_;
 };
 
+bool is_half(Type type);  // f16, bf16 and their pairs
+uint32_t half_flags(Type type, bool flush);
 Handler rounded_handler(FloatOp op, Type type, Rounding rounding, bool flush);
 
 }  // namespace vlmk::emulator

@@ -5,9 +5,6 @@
 namespace vlmk::emulator {
 namespace {
 
-bool is_half(Type type) {
-    return type == Type::f16 || type == Type::f16x2 || type == Type::bf16 || type == Type::bf16x2;
-}
 constexpr InstructionClass kInteger = InstructionClass::integer;
 
 }  // namespace
@@ -154,7 +151,8 @@ void Decoder::abs_neg() {
         const FloatOp kind = negate ? FloatOp::neg : FloatOp::abs;
         const bool flush = take("ftz");
         op = begin(is_half(type) ? InstructionClass::half : InstructionClass::floating,
-                   is_half(type) ? handlers_.half(kind, type, flush) : handlers_.floating(kind, type, flush));
+                   is_half(type) ? handlers_.half(kind, type) : handlers_.floating(kind, type, flush));
+        op.flags = half_flags(type, flush);
     } else {
         op = begin(kInteger, handlers_.integer(negate ? IntegerOp::neg : IntegerOp::abs, type));
     }

@@ -216,11 +216,14 @@ void Decoder::mma() {
                               : d == Type::f16   ? a == Type::f16 || a == Type::e4m3 || a == Type::e5m2
                                                  : d == Type::f32;
     if (!same || !accumulators) refuse("this combination of types");
-    Op op = begin(InstructionClass::tensor, handlers_.mma(a, b, d, saturate));
+    Op op = begin(InstructionClass::tensor, handlers_.mma(a, d));
     op.control = Control::warp_sync;
     op.flags |= kFullMask;
     op.count = m;
     op.value = k;
+    op.a = static_cast<uint32_t>(a);
+    op.b = static_cast<uint32_t>(b);
+    op.c = saturate ? 1 : 0;
     if (a == Type::f64) take_rounding();
     const Type fragment = a == Type::f64 ? Type::f64 : Type::b32;
     const uint32_t per_register = a == Type::f64 ? 4 : 16 / (size_of(a));  // of k, in one register of the warp
@@ -238,6 +241,7 @@ void Decoder::mma() {
 
 void Decoder::bar() {
     const bool plain = node_->instruction.opcode == "bar";
+    if (take("cluster")) refuse("clusters");
     take("cta");
     if (take("warp")) {
         if (!take("sync")) refuse("this instruction");

@@ -26,6 +26,7 @@ enum IntegerFlag : uint32_t {
     kSignedA = 4U << kFamily,  // dp4a, dp2a
     kSignedB = 8U << kFamily,
 };
+enum HalfFlag : uint32_t { kPackedHalves = 1U << kFamily, kFlushHalves = 2U << kFamily };
 // How a predicate that an instruction combines with is read.
 enum CompareFlag : uint32_t {
     kRelations = 1U << kFamily,  // four bits: less, equal, greater, unordered
@@ -41,11 +42,11 @@ struct HandlerTable {
     Handler (*integer)(IntegerOp op, Type type);
     Handler (*compare)(Type type, Type result);  // pred result: setp, else set
     Handler (*floating)(FloatOp op, Type type, bool flush);
-    Handler (*half)(FloatOp op, Type type, bool flush);
+    Handler (*half)(FloatOp op, Type type);  // with half_flags
     Handler (*convert)(Type to, Type from, Rounding rounding, bool integral);  // null where there is no fast one
     Handler (*move)(Type type);
     Handler (*select)(Type type);
-    Handler (*mma)(Type a, Type b, Type accumulator, bool saturate);
+    Handler (*mma)(Type a, Type accumulator);  // op.a, op.b: the types, op.c: saturate
 };
 
 namespace baseline {
