@@ -11,8 +11,12 @@ namespace {
 void land(Warp& w, uint32_t lane, const PendingCopy& copy) {
     Block& block = *w.block;
     uint8_t* to = block.shared + copy.destination;
-    if (copy.source_bytes > 0) std::memcpy(to, copy.source, copy.source_bytes);
-    std::memset(to + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
+    if (copy.source_bytes == 16) {
+        std::memcpy(to, copy.source, 16);
+    } else {
+        if (copy.source_bytes > 0) std::memcpy(to, copy.source, copy.source_bytes);
+        std::memset(to + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
+    }
     if (block.checks) shadow_async_end(w, lane, copy.destination, copy.bytes);
 }
 
@@ -20,7 +24,7 @@ void land_until(Warp& w, uint32_t lane, uint32_t group) {
     std::vector<PendingCopy>& copies = w.copies[lane];
     size_t done = 0;
     while (done < copies.size() && copies[done].group <= group) land(w, lane, copies[done++]);
-    copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(done));
+    if (done > 0) copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
 
 MBarrierState* find(Warp& w, const Op& op, uint32_t lane, uint64_t& address) {

@@ -255,6 +255,21 @@ void count_shared(SharedTraffic& traffic, const uint32_t* shared, uint32_t lanes
     for (uint32_t first = 0; first < kLanes; first += lanes_per_pass) {
         const uint32_t group = lanes & (lanes_per_pass == 32 ? kAllLanes : ((1U << lanes_per_pass) - 1) << first);
         if (group == 0) continue;
+        if (bytes == 16) {  // rows of four banks; the same row goes to all who ask
+            uint32_t rows[8], load[8] = {}, count = 0, worst = 1;
+            for (uint32_t left = group; left != 0; left &= left - 1) {
+                const uint32_t row = shared[__builtin_ctz(left)] >> 4;
+                bool known = false;
+                if (load[row & 7] != 0)
+                    for (uint32_t i = 0; i < count && !known; ++i) known = rows[i] == row;
+                if (known) continue;
+                rows[count++] = row;
+                worst = std::max(worst, ++load[row & 7]);
+            }
+            traffic.wavefronts += worst;
+            traffic.ideal_wavefronts += 1;
+            continue;
+        }
         uint32_t words[kLanes * 4], load[32] = {}, count = 0, worst = 1;
         for (uint32_t left = group; left != 0; left &= left - 1) {
             const uint32_t offset = shared[__builtin_ctz(left)];

@@ -188,20 +188,18 @@ void ldmatrix(Warp& w, const Op& op) {
             if ((rows.valid >> lane & 1) != 0) shadow_read(w, op, kWholeWarp, rows.offset[lane], 16, false);
     if (w.block->counters && rows.valid != 0)
         count_shared(w.block->traffic.shared_load, rows.offset, rows.valid, 16);
+    const bool transpose = (op.flags & kTranspose) != 0;
     for (uint32_t matrix = 0; matrix < op.count; ++matrix) {
-        uint16_t values[8][8];
-        for (uint32_t r = 0; r < 8; ++r) {
-            const uint8_t* data = rows.data[matrix * 8 + r];
-            if (data != nullptr)
-                std::memcpy(values[r], data, 16);
-            else
-                std::fill(values[r], values[r] + 8, kPoison);
-        }
         // Lane after lane, a register is the matrix itself: two columns each.
         auto* d = result_row<uint16_t>(w, list(w, op)[matrix]);
-        const bool transpose = (op.flags & kTranspose) != 0;
-        for (uint32_t r = 0; r < 8; ++r)
-            for (uint32_t c = 0; c < 8; ++c) d[r * 8 + c] = transpose ? values[c][r] : values[r][c];
+        for (uint32_t r = 0; r < 8; ++r) {
+            uint16_t values[8] = {kPoison, kPoison, kPoison, kPoison, kPoison, kPoison, kPoison, kPoison};
+            if (const uint8_t* data = rows.data[matrix * 8 + r]) std::memcpy(values, data, 16);
+            if (transpose)
+                for (uint32_t c = 0; c < 8; ++c) d[c * 8 + r] = values[c];
+            else
+                std::memcpy(d + r * 8, values, 16);
+        }
     }
 }
 

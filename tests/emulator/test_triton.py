@@ -20,11 +20,22 @@ from triton.compiler import ASTSource  # noqa: E402
 RNG = np.random.default_rng(5)
 
 
-def compiled(function: object, signature: dict[str, str], constants: dict[str, object], warps: int = 4, stages: int = 3):
+def compiled(
+    function: object,
+    signature: dict[str, str],
+    constants: dict[str, object],
+    warps: int = 4,
+    stages: int = 3,
+    multiples_of_16: tuple[str, ...] = (),
+):
     """A module, its kernel's name and its shared memory."""
     names = function.arg_names
     full = {name: "constexpr" if name in constants else signature[name] for name in names}
-    divisible = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if full[name].startswith("*")}
+    divisible = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if full[name].startswith("*") or name in multiples_of_16
+    }
     source = ASTSource(fn=function, signature=full, constexprs=constants, attrs=divisible)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -82,13 +93,14 @@ def test_layer_norm() -> None:
 @pytest.mark.parametrize("stages", [1, 3])
 @pytest.mark.parametrize("kind", ["fp16", "bf16", "tf32", "int8"])
 def test_matmul(kind: str, stages: int) -> None:
-    m, n, k = 100, 72, 96
+    m, n, k = 100, 80, 96
     element = {"fp16": "*fp16", "bf16": "*bf16", "tf32": "*fp32", "int8": "*i8"}[kind]
     signature = {"a": element, "b": element, "c": "*i32" if kind == "int8" else "*fp32"}
     signature |= dict.fromkeys(("m", "n", "k", "stride_a", "stride_b", "stride_c"), "i32")
     accumulator = kernels.tl.int32 if kind == "int8" else kernels.tl.float32
     constants = {"BM": 64, "BN": 32, "BK": 32, "ACCUMULATOR": accumulator}
-    built = compiled(kernels.matmul, signature, constants, stages=stages)
+    strides = ("n", "k", "stride_a", "stride_b", "stride_c")
+    built = compiled(kernels.matmul, signature, constants, stages=stages, multiples_of_16=strides)
     if kind == "int8":
         a, b = RNG.integers(-128, 128, (m, k)).astype(np.int8), RNG.integers(-128, 128, (k, n)).astype(np.int8)
         c = np.zeros((m, n), np.int32)
