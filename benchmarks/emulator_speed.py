@@ -93,12 +93,16 @@ def main() -> None:
         for _ in range(7):
             c = np.zeros((n, n), np.float32)
             started = time.process_time()  # other processes of the machine do not count
-            report = module.launch("matmul", (n // 64, n // 64), 128, [a, b, c, n, k], checks=checks, counters=counters, threads=1)
+            report = module.launch(
+                "matmul", (n // 64, n // 64), 128, [a, b, c, n, k], checks=checks, counters=counters, threads=1
+            )
             speeds.append(report.counters["warp_instructions"] / (time.process_time() - started) * 1e-6)
             report.raise_for_findings()
         if not np.allclose(c, want, atol=1e-2):
             sys.exit("the product is wrong")
-        print(f"checks {checks!s:<5}  counters {counters!s:<5}  {statistics.median(speeds):6.2f} million warp instructions a second, best {max(speeds):.2f}")
+        print(
+            f"checks {checks!s:<5}  counters {counters!s:<5}  {statistics.median(speeds):6.2f} million warp instructions a second, best {max(speeds):.2f}"
+        )
     print(report.summary())
 
 

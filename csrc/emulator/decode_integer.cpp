@@ -39,7 +39,7 @@ void Decoder::carries(bool multiply) {
     const bool high = take("hi");
     if (!high) take("lo");
     const Type type = take_type();
-    const IntegerOp kind = multiply                   ? (high ? IntegerOp::mad_hi_carry : IntegerOp::mad_lo_carry)
+    const IntegerOp kind = multiply                         ? (high ? IntegerOp::mad_hi_carry : IntegerOp::mad_lo_carry)
                            : i.opcode.substr(0, 3) == "add" ? IntegerOp::add_carry
                                                             : IntegerOp::sub_carry;
     Op op = begin(kInteger, handlers_.integer(kind, type));
@@ -88,8 +88,8 @@ void Decoder::mul24_mad24() {
     const bool high = take("hi");
     if (!high) take("lo");
     const Type type = take_type();
-    const IntegerOp kind = add ? (high ? IntegerOp::mad24_hi : IntegerOp::mad24_lo)
-                               : (high ? IntegerOp::mul24_hi : IntegerOp::mul24_lo);
+    const IntegerOp kind =
+        add ? (high ? IntegerOp::mad24_hi : IntegerOp::mad24_lo) : (high ? IntegerOp::mul24_hi : IntegerOp::mul24_lo);
     Op op = begin(kInteger, handlers_.integer(kind, type));
     op.d = destination(0, type);
     op.a = source(1, type);
@@ -165,12 +165,12 @@ void Decoder::count_bits() {
     const std::string& opcode = node_->instruction.opcode;
     const bool shift = take("shiftamt");
     const Type type = take_type();
-    const IntegerOp kind = opcode == "popc"    ? IntegerOp::popc
-                           : opcode == "clz"   ? IntegerOp::clz
-                           : opcode == "brev"  ? IntegerOp::brev
-                           : opcode == "fns"   ? IntegerOp::fns
-                           : shift             ? IntegerOp::bfind_shift
-                                               : IntegerOp::bfind;
+    const IntegerOp kind = opcode == "popc"   ? IntegerOp::popc
+                           : opcode == "clz"  ? IntegerOp::clz
+                           : opcode == "brev" ? IntegerOp::brev
+                           : opcode == "fns"  ? IntegerOp::fns
+                           : shift            ? IntegerOp::bfind_shift
+                                              : IntegerOp::bfind;
     Op op = begin(kInteger, handlers_.integer(kind, type));
     op.d = destination(0, kind == IntegerOp::brev ? type : Type::b32);
     op.a = source(1, type);

@@ -174,8 +174,8 @@ struct Report {
     std::string summary() const;
 };
 
-// Runs a kernel. `params` is the kernel's parameter block, laid out as KernelInfo says. Throws std::invalid_argument for
-// a launch that no GPU would accept; what the kernel does wrong is in the report.
+// Runs a kernel. `params` is the kernel's parameter block, laid out as KernelInfo says. Throws std::invalid_argument
+// for a launch that no GPU would accept; what the kernel does wrong is in the report.
 Report launch(const Module& module, const std::string& kernel, const void* params, size_t param_bytes,
               const LaunchOptions& options);
 

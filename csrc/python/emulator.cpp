@@ -95,7 +95,8 @@ py::dict launch(const Module& module, const std::string& kernel, const py::bytes
     options.checks = checks;
     options.counters = counting;
     options.threads = threads;
-    for (const auto& [begin, bytes, name, writable] : regions) options.regions.push_back({begin, bytes, name, writable});
+    for (const auto& [begin, bytes, name, writable] : regions)
+        options.regions.push_back({begin, bytes, name, writable});
     const std::string bytes = params;
     emulator::Report report;
     {

@@ -128,7 +128,9 @@ class Module:
         Without ``checks`` addresses are used as they are: a wild one crashes the process. ``threads``: host threads, 0 for all.
         """
         if kernel not in self.kernels:
-            raise ValueError(f"module '{self.name}' has no kernel '{kernel}'; it has {', '.join(self.kernels) or 'none'}")
+            raise ValueError(
+                f"module '{self.name}' has no kernel '{kernel}'; it has {', '.join(self.kernels) or 'none'}"
+            )
         info = self.kernels[kernel]
         if len(args) != len(info.parameters):
             raise ValueError(f"kernel '{kernel}' takes {len(info.parameters)} arguments, got {len(args)}")

@@ -7,7 +7,6 @@ import pytest
 from ptx_kernels import compile_cuda, emulator, kernel, line_of, needs_nvcc
 
 
-
 def launch(body: str, *args: np.ndarray, block: int = 32, **options: object):
     text = kernel(body, max(len(args), 1), declarations=".extern .shared .align 16 .b8 cell[];")
     args = args or (np.zeros(32, np.uint32),)
@@ -92,12 +91,15 @@ def test_race_between_warps(schedule: str) -> None:
     missing = RACE.replace("BARRIER", "bar.sync 0;").replace("SECOND", "")
     text, report = launch(missing, **options)
     assert any(
-        f.kind == "shared_race" and f.ptx_line in (line_of(text, "//again"), line_of(text, "//read")) for f in report.findings
+        f.kind == "shared_race" and f.ptx_line in (line_of(text, "//again"), line_of(text, "//read"))
+        for f in report.findings
     ), report.summary()
 
 
 def test_race_within_a_warp() -> None:
-    body = "shl.b32 %r0, %tid, 2;\nst.shared.u32 [%r0], %tid;\nSYNC\nxor.b32 %r1, %r0, 4;\nld.shared.u32 %r2, [%r1]; //!"
+    body = (
+        "shl.b32 %r0, %tid, 2;\nst.shared.u32 [%r0], %tid;\nSYNC\nxor.b32 %r1, %r0, 4;\nld.shared.u32 %r2, [%r1]; //!"
+    )
     caught(body.replace("SYNC", ""), "shared_race")
     assert not launch(body.replace("SYNC", "bar.warp.sync -1;"))[1].findings
 

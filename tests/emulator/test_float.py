@@ -113,12 +113,16 @@ def test_approximations() -> None:
         ):
             got = apply(f"{text} %res, %a;", "f32", ("f32", operand)).astype(np.float64)
             finite = np.isfinite(want) & (np.abs(want) > 1e-38) & (np.abs(want) < 3.4e38)
-            assert np.all(np.abs(got - want)[finite] <= bound * np.maximum(np.abs(want[finite]), 2e-1 if "lg2" in text else 0)), text
+            assert np.all(
+                np.abs(got - want)[finite] <= bound * np.maximum(np.abs(want[finite]), 2e-1 if "lg2" in text else 0)
+            ), text
         for text, function in (("sin", np.sin), ("cos", np.cos)):
             angle = np.linspace(-np.pi, np.pi, 256, dtype=np.float32)
             got = apply(f"{text}.approx.f32 %res, %a;", "f32", ("f32", angle))
             assert np.abs(got - function(angle.astype(np.float64))).max() < 2.0**-20.5
-    got = apply("ex2.approx.ftz.f32 %res, %a;", "f32", ("f32", np.array([np.inf, -np.inf, np.nan, 200, -200] * 4, np.float32)))
+    got = apply(
+        "ex2.approx.ftz.f32 %res, %a;", "f32", ("f32", np.array([np.inf, -np.inf, np.nan, 200, -200] * 4, np.float32))
+    )
     assert np.array_equal(got[:5], np.array([np.inf, 0, np.nan, np.inf, 0], np.float32), equal_nan=True)
 
 
@@ -159,7 +163,10 @@ def test_float_conversions() -> None:
     x = floats(n=256)
     with np.errstate(all="ignore"):
         same(apply("cvt.rn.f16.f32 %res, %a;", "f16", ("f32", x)), x.astype(np.float16))
-        same(apply("cvt.f32.f16 %res, %a;", "f32", ("f16", x.astype(np.float16))), x.astype(np.float16).astype(np.float32))
+        same(
+            apply("cvt.f32.f16 %res, %a;", "f32", ("f16", x.astype(np.float16))),
+            x.astype(np.float16).astype(np.float32),
+        )
         same(apply("cvt.f64.f32 %res, %a;", "f64", ("f32", x)), x.astype(np.float64))
         wide = floats(np.float64)
         same(apply("cvt.rn.f32.f64 %res, %a;", "f32", ("f64", wide)), wide.astype(np.float32))
@@ -172,7 +179,9 @@ def test_float_conversions() -> None:
             got = apply(f"cvt.{text}.f32.f32 %res, %a;", "f32", ("f32", x))
             assert np.array_equal(got, function(x), equal_nan=True)
             got = apply(f"cvt.{text}.s32.f32 %res, %a;", "s32", ("f32", x))
-            want = np.clip(np.nan_to_num(function(x.astype(np.float64)), nan=0, posinf=2e10, neginf=-2e10), -(2**31), 2**31 - 1)
+            want = np.clip(
+                np.nan_to_num(function(x.astype(np.float64)), nan=0, posinf=2e10, neginf=-2e10), -(2**31), 2**31 - 1
+            )
             assert np.array_equal(got, want.astype(np.int64)), text
             got = apply(f"cvt.{text}.u32.f32 %res, %a;", "u32", ("f32", x))
             want = np.clip(np.nan_to_num(function(x.astype(np.float64)), nan=0, posinf=2e10, neginf=0), 0, 2**32 - 1)
@@ -186,14 +195,22 @@ def test_float_conversions() -> None:
 def test_integer_conversions() -> None:
     i = RNG.integers(-(2**63), 2**63 - 1, 64)
     assert np.array_equal(apply("cvt.rn.f32.s64 %res, %a;", "f32", ("s64", i)), i.astype(np.float32))
-    assert np.array_equal(apply("cvt.rn.f64.u64 %res, %a;", "f64", ("u64", i.view(np.uint64))), i.view(np.uint64).astype(np.float64))
+    assert np.array_equal(
+        apply("cvt.rn.f64.u64 %res, %a;", "f64", ("u64", i.view(np.uint64))), i.view(np.uint64).astype(np.float64)
+    )
     j = i.astype(np.int32)
     assert np.array_equal(apply("cvt.rn.f32.s32 %res, %a;", "f32", ("s32", j)), j.astype(np.float32))
     assert np.array_equal(apply("cvt.s64.s32 %res, %a;", "s64", ("s32", j)), j.astype(np.int64))
-    assert np.array_equal(apply("cvt.u64.u32 %res, %a;", "u64", ("u32", j.view(np.uint32))), j.view(np.uint32).astype(np.uint64))
-    assert np.array_equal(apply("cvt.u16.u32 %res, %a;", "u16", ("u32", j.view(np.uint32))), j.view(np.uint32).astype(np.uint16))
+    assert np.array_equal(
+        apply("cvt.u64.u32 %res, %a;", "u64", ("u32", j.view(np.uint32))), j.view(np.uint32).astype(np.uint64)
+    )
+    assert np.array_equal(
+        apply("cvt.u16.u32 %res, %a;", "u16", ("u32", j.view(np.uint32))), j.view(np.uint32).astype(np.uint16)
+    )
     assert np.array_equal(apply("cvt.s32.s8 %res, %a;", "s32", ("s32", j)), j.astype(np.int8).astype(np.int32))
-    assert np.array_equal(apply("cvt.u32.u8 %res, %a;", "u32", ("u32", j.view(np.uint32))), j.astype(np.uint8).astype(np.uint32))
+    assert np.array_equal(
+        apply("cvt.u32.u8 %res, %a;", "u32", ("u32", j.view(np.uint32))), j.astype(np.uint8).astype(np.uint32)
+    )
     got = apply("cvt.sat.s8.s32 %res, %a;", "s32", ("s32", j))
     assert np.array_equal(got, np.clip(j, -128, 127))
 
@@ -211,6 +228,8 @@ def test_eight_bit_floats() -> None:
     zero = np.zeros_like(x)
     for kind, mantissa, largest, smallest in (("e4m3", 3, 448.0, 2.0**-9), ("e5m2", 2, 57344.0, 2.0**-16)):
         packed = apply(f"cvt.rn.satfinite.{kind}x2.f32 %res, %a, %b;", "b16", ("f32", zero), ("f32", x))
-        back = apply(f"cvt.rn.f16x2.{kind}x2 %res, %a;", "b32", ("b16", packed)).view(np.float16)[::2].astype(np.float64)
+        back = (
+            apply(f"cvt.rn.f16x2.{kind}x2 %res, %a;", "b32", ("b16", packed)).view(np.float16)[::2].astype(np.float64)
+        )
         clipped = np.clip(x.astype(np.float64), -largest, largest)
         assert np.all(np.abs(back - clipped) <= np.maximum(np.abs(clipped) * 2.0 ** -(mantissa + 1), smallest / 2))

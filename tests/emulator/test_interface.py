@@ -164,7 +164,9 @@ def test_emulator_needs_no_torch() -> None:
 
 
 def test_results_do_not_depend_on_host_threads() -> None:
-    module = emulator.load(kernel("mad.lo.u32 %r0, %cta, 32, %tid;\nmad.wide.u32 %at, %r0, 4, %p0;\nst.global.u32 [%at], %r0;", 1))
+    module = emulator.load(
+        kernel("mad.lo.u32 %r0, %cta, 32, %tid;\nmad.wide.u32 %at, %r0, 4, %p0;\nst.global.u32 [%at], %r0;", 1)
+    )
     for threads in (1, 2, 5):
         out = np.zeros(32 * 50, np.uint32)
         report = module.launch("k", 50, 32, [out], threads=threads)

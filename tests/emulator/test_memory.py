@@ -15,7 +15,19 @@ def run(text: str, *args: np.ndarray, grid: int = 1, block: int = 32, **options:
     return report
 
 
-@pytest.mark.parametrize(("kind", "register"), [("u8", "%r"), ("s8", "%r"), ("u16", "%r"), ("s16", "%r"), ("s32", "%d"), ("u32", "%d"), ("s8", "%h"), ("u8", "%d")])
+@pytest.mark.parametrize(
+    ("kind", "register"),
+    [
+        ("u8", "%r"),
+        ("s8", "%r"),
+        ("u16", "%r"),
+        ("s16", "%r"),
+        ("s32", "%d"),
+        ("u32", "%d"),
+        ("s8", "%h"),
+        ("u8", "%d"),
+    ],
+)
 def test_loads_extend(kind: str, register: str) -> None:
     dtype = np.dtype(f"{'u' if kind[0] == 'u' else ''}int{kind[1:]}")
     wide = {"%r": np.int32, "%d": np.int64, "%h": np.int16}[register]

@@ -38,8 +38,12 @@ def mma(instruction: str, a: np.ndarray, b: np.ndarray, c: np.ndarray, per_word:
     lines = []
     for first, count, pointer in ((0, na, 1), (10, nb, 2), (20, nc, 3)):
         for i in range(count):
-            lines.append(f"mad.wide.u32 %at, %tid, {4 * count}, %p{pointer}; ld.global.b32 %r{first + i}, [%at+{4 * i}];")
-    names = [", ".join(f"%r{first + i}" for i in range(count)) for first, count in ((30, nc), (0, na), (10, nb), (20, nc))]
+            lines.append(
+                f"mad.wide.u32 %at, %tid, {4 * count}, %p{pointer}; ld.global.b32 %r{first + i}, [%at+{4 * i}];"
+            )
+    names = [
+        ", ".join(f"%r{first + i}" for i in range(count)) for first, count in ((30, nc), (0, na), (10, nb), (20, nc))
+    ]
     lines.append(instruction + " " + ", ".join("{" + n + "}" for n in names) + ";")
     lines += [f"mad.wide.u32 %at, %tid, {4 * nc}, %p0; st.global.b32 [%at+{4 * i}], %r{30 + i};" for i in range(nc)]
     out = np.zeros_like(words_c)
@@ -70,7 +74,9 @@ def chain(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 def test_half_inputs(kind: str, k: int) -> None:
     a, b, c = (round_bits(RNG.standard_normal(s), 7) for s in ((16, k), (k, 8), (16, 8)))
-    store = (lambda x: x.astype(np.float16)) if kind == "f16" else (lambda x: (x.view(np.uint32) >> 16).astype(np.uint16))
+    store = (
+        (lambda x: x.astype(np.float16)) if kind == "f16" else (lambda x: (x.view(np.uint32) >> 16).astype(np.uint16))
+    )
     got = mma(f"mma.sync.aligned.m16n8k{k}.row.col.f32.{kind}.{kind}.f32", store(a), store(b), c, 2)
     assert np.array_equal(got, chain(a, b, c))
 

@@ -39,7 +39,9 @@ def compiled(
     source = ASTSource(fn=function, signature=full, constexprs=constants, attrs=divisible)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        built = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps, "num_stages": stages})
+        built = triton.compile(
+            source, target=GPUTarget("cuda", 80, 32), options={"num_warps": warps, "num_stages": stages}
+        )
     return emulator.load(built.asm["ptx"]), built.metadata.name, built.metadata.shared
 
 
@@ -63,7 +65,11 @@ def float_of(x: np.ndarray) -> np.ndarray:
 def test_vector_add() -> None:
     built = compiled(kernels.vector_add, {"x": "*fp32", "y": "*fp32", "out": "*fp32", "n": "i32"}, {"BLOCK": 256})
     n = 1000
-    x, y, out = RNG.standard_normal(n).astype(np.float32), RNG.standard_normal(n).astype(np.float32), np.zeros(n, np.float32)
+    x, y, out = (
+        RNG.standard_normal(n).astype(np.float32),
+        RNG.standard_normal(n).astype(np.float32),
+        np.zeros(n, np.float32),
+    )
     report = launch(built, 4, [x, y, out, n])
     assert np.array_equal(out, x + y)
     assert report.counters["global_load"]["bytes"] == 2 * 4 * n

@@ -235,7 +235,13 @@ def test_random_schedules_give_one_result(seed: int) -> None:
         @%q0 bra LOOP;
         """
     out = np.zeros(64, np.uint32)
-    run(kernel(body + STORE, 1, declarations=".shared .align 4 .b8 cell[256];"), out, block=64, schedule="random", seed=seed)
+    run(
+        kernel(body + STORE, 1, declarations=".shared .align 4 .b8 cell[256];"),
+        out,
+        block=64,
+        schedule="random",
+        seed=seed,
+    )
     want = np.arange(64, dtype=np.uint32)
     for _ in range(8):
         want = want[np.arange(64) ^ 63] * np.uint32(3) + want

@@ -31,7 +31,9 @@ def layer_norm(x, weight, bias, out, n, eps, BLOCK: tl.constexpr):
     mean = tl.sum(values, 0) / n
     centred = tl.where(keep, values - mean, 0.0)
     inverse = 1 / tl.sqrt(tl.sum(centred * centred, 0) / n + eps)
-    result = centred * inverse * tl.load(weight + i, mask=keep).to(tl.float32) + tl.load(bias + i, mask=keep).to(tl.float32)
+    result = centred * inverse * tl.load(weight + i, mask=keep).to(tl.float32) + tl.load(bias + i, mask=keep).to(
+        tl.float32
+    )
     tl.store(out + row * n + i, result.to(tl.float16), mask=keep)
 
 

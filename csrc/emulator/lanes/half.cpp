@@ -131,25 +131,44 @@ Handler handler(Type type) {
 
 Handler half(FloatOp op, Type type) {
     switch (op) {
-        case FloatOp::add: return handler<Add, 2>(type);
-        case FloatOp::sub: return handler<Sub, 2>(type);
-        case FloatOp::mul: return handler<Mul, 2>(type);
-        case FloatOp::fma: return handler<Fma, 3>(type);
-        case FloatOp::min: return handler<Extreme<false, false, false>, 2>(type);
-        case FloatOp::max: return handler<Extreme<true, false, false>, 2>(type);
-        case FloatOp::min_nan: return handler<Extreme<false, true, false>, 2>(type);
-        case FloatOp::max_nan: return handler<Extreme<true, true, false>, 2>(type);
-        case FloatOp::min_xorsign: return handler<Extreme<false, false, true>, 2>(type);
-        case FloatOp::max_xorsign: return handler<Extreme<true, false, true>, 2>(type);
-        case FloatOp::min_nan_xorsign: return handler<Extreme<false, true, true>, 2>(type);
-        case FloatOp::max_nan_xorsign: return handler<Extreme<true, true, true>, 2>(type);
-        case FloatOp::abs: return sign<true>;
-        case FloatOp::neg: return sign<false>;
-        case FloatOp::ex2: return handler<Exp2, 1>(type);
-        case FloatOp::tanh: return handler<Tanh, 1>(type);
-        case FloatOp::saturate: return handler<Saturate, 1>(type);
-        case FloatOp::relu: return handler<Relu, 1>(type);
-        default: return nullptr;
+        case FloatOp::add:
+            return handler<Add, 2>(type);
+        case FloatOp::sub:
+            return handler<Sub, 2>(type);
+        case FloatOp::mul:
+            return handler<Mul, 2>(type);
+        case FloatOp::fma:
+            return handler<Fma, 3>(type);
+        case FloatOp::min:
+            return handler<Extreme<false, false, false>, 2>(type);
+        case FloatOp::max:
+            return handler<Extreme<true, false, false>, 2>(type);
+        case FloatOp::min_nan:
+            return handler<Extreme<false, true, false>, 2>(type);
+        case FloatOp::max_nan:
+            return handler<Extreme<true, true, false>, 2>(type);
+        case FloatOp::min_xorsign:
+            return handler<Extreme<false, false, true>, 2>(type);
+        case FloatOp::max_xorsign:
+            return handler<Extreme<true, false, true>, 2>(type);
+        case FloatOp::min_nan_xorsign:
+            return handler<Extreme<false, true, true>, 2>(type);
+        case FloatOp::max_nan_xorsign:
+            return handler<Extreme<true, true, true>, 2>(type);
+        case FloatOp::abs:
+            return sign<true>;
+        case FloatOp::neg:
+            return sign<false>;
+        case FloatOp::ex2:
+            return handler<Exp2, 1>(type);
+        case FloatOp::tanh:
+            return handler<Tanh, 1>(type);
+        case FloatOp::saturate:
+            return handler<Saturate, 1>(type);
+        case FloatOp::relu:
+            return handler<Relu, 1>(type);
+        default:
+            return nullptr;
     }
 }
 

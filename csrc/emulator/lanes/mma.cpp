@@ -1,5 +1,5 @@
-// mma.sync. Every fragment register holds, lane after lane, a block of 8 rows (of A) or columns (of B) by 16 bytes of k;
-// blocks follow one another first along m, then along k. So one routine unpacks all types and shapes.
+// mma.sync. Every fragment register holds, lane after lane, a block of 8 rows (of A) or columns (of B) by 16 bytes of
+// k; blocks follow one another first along m, then along k. So one routine unpacks all types and shapes.
 //
 // D = A B + C: products are exact, the sum starts at C and takes the products in the order of k, rounded to fp32 each
 // time. Hardware adds several products at once with fewer bits; no program may rely on its order.
@@ -18,9 +18,12 @@ constexpr uint32_t kMaxK = 32;
 constexpr uint32_t size_of_element(Type type) {
     switch (type) {
         case Type::f16:
-        case Type::bf16: return 2;
-        case Type::tf32: return 4;
-        default: return 1;
+        case Type::bf16:
+            return 2;
+        case Type::tf32:
+            return 4;
+        default:
+            return 1;
     }
 }
 
@@ -205,10 +208,13 @@ void run(Warp& w, const Op& op) {
 
 Handler mma(Type a, Type accumulator) {
     switch (a) {
-        case Type::f64: return run<double, double>;
+        case Type::f64:
+            return run<double, double>;
         case Type::s8:
-        case Type::u8: return run<int32_t, int32_t>;
-        default: return accumulator == Type::f16 ? run<float, uint16_t> : run<float, float>;
+        case Type::u8:
+            return run<int32_t, int32_t>;
+        default:
+            return accumulator == Type::f16 ? run<float, uint16_t> : run<float, float>;
     }
 }
 
