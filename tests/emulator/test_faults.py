@@ -112,7 +112,7 @@ def test_lanes_that_write_one_place() -> None:
 
 def test_barrier_divergence() -> None:
     body = "setp.lt.u32 %q0, %tid, 16;\n@%q0 bra ELSE;\nbar.sync 0; //!\nbra.uni END;\nELSE:\nbar.sync 0;\nEND:"
-    text, report = launch(body)
+    _, report = launch(body)
     assert any(f.kind == "barrier_divergence" for f in report.findings), report.summary()
     caught("setp.lt.u32 %q0, %tid, 32;\n@%q0 exit;\nbar.sync 0; //!", "barrier_divergence", block=64)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from ptx_kernels import apply, emulator, kernel
 
 RNG = np.random.default_rng(0)
