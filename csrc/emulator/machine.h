@@ -15,6 +15,13 @@
 #include "emulator/flow.h"
 #include "emulator/types.h"
 
+// Lanes do not depend on one another, even where an operand and the result share a row.
+#if defined(__clang__)
+#define VLMK_INDEPENDENT_LANES _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define VLMK_INDEPENDENT_LANES _Pragma("GCC ivdep")
+#endif
+
 namespace vlmk::emulator {
 
 constexpr uint32_t kLanes = 32;
@@ -232,7 +239,7 @@ VLMK_INLINE const uint32_t* list(const Warp& w, const Op& op) { return w.block->
 template <class Body>
 VLMK_INLINE void each_lane(uint32_t active, const Body& body) {
     if (active == kAllLanes) {
-#pragma GCC ivdep
+        VLMK_INDEPENDENT_LANES
         for (uint32_t lane = 0; lane < kLanes; ++lane) body(lane);
     } else {
         for (; active != 0; active &= active - 1) body(static_cast<uint32_t>(__builtin_ctz(active)));
