@@ -82,7 +82,7 @@ struct LaunchOptions {
     bool counters = true;  // what instructions did, not only how many there were
     int threads = 0;       // host threads running blocks; 0: as many as the machine has
     std::vector<Region> regions;
-    uint64_t instruction_limit = uint64_t{1} << 32;  // warp instructions of one block before it is called a livelock
+    uint64_t instruction_limit = uint64_t{1} << 30;  // warp instructions of one block before it is called a livelock
 };
 
 enum class FindingKind : uint8_t {

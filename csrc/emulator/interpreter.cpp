@@ -250,7 +250,7 @@ bool force_waiting(Warp& w) {
     uint32_t present = 0;
     for (uint32_t left = w.waiting; left != 0; left &= left - 1)
         if (w.pc[first_lane(left)] == position && w.wanted[first_lane(left)] == mask) present |= 1U << first_lane(left);
-    const uint32_t missing = mask & w.live & ~present;
+    const uint32_t missing = (mask & w.live & ~present) != 0 ? mask & w.live & ~present : present;
     const std::string message =
         "waits for lane " + std::to_string(first_lane(missing)) +
         " of its warp, which does not come here: " + std::to_string(__builtin_popcount(present)) + " of " +
