@@ -4,6 +4,9 @@
 
 namespace vlmk {
 
+// Threads that the pool uses unless told otherwise (torch.set_num_threads sets it).
+int max_threads();
+
 // Calls body(context, task) for every task in [0, tasks), on at most `threads` threads; tasks are handed out
 // dynamically, so results must not depend on which thread runs a task. An exception in a task is rethrown after the
 // loop. In a child made by fork() the loop runs on one thread, because the pool's threads do not exist there.

@@ -27,8 +27,8 @@ struct Operand {
     Kind kind = Kind::sink;
     bool negated = false;  // !p
     int32_t reg = -1;
-    int32_t index = -1;    // variable or label
-    uint64_t bits = 0;     // constants
+    int32_t index = -1;  // variable or label
+    uint64_t bits = 0;   // constants
     int64_t offset = 0;
     std::string name;
     std::vector<Operand> parts;

@@ -11,8 +11,12 @@ namespace {
 void land(Warp& w, uint32_t lane, const PendingCopy& copy) {
     Block& block = *w.block;
     uint8_t* to = block.shared + copy.destination;
-    if (copy.source_bytes > 0) std::memcpy(to, copy.source, copy.source_bytes);
-    std::memset(to + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
+    if (copy.source_bytes == 16) {
+        std::memcpy(to, copy.source, 16);
+    } else {
+        if (copy.source_bytes > 0) std::memcpy(to, copy.source, copy.source_bytes);
+        std::memset(to + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
+    }
     if (block.checks) shadow_async_end(w, lane, copy.destination, copy.bytes);
 }
 
@@ -20,7 +24,7 @@ void land_until(Warp& w, uint32_t lane, uint32_t group) {
     std::vector<PendingCopy>& copies = w.copies[lane];
     size_t done = 0;
     while (done < copies.size() && copies[done].group <= group) land(w, lane, copies[done++]);
-    copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(done));
+    if (done > 0) copies.erase(copies.begin(), copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
 
 MBarrierState* find(Warp& w, const Op& op, uint32_t lane, uint64_t& address) {
@@ -61,7 +65,8 @@ void cp_async(Warp& w, const Op& op) {
     Block& block = *w.block;
     const uint32_t bytes = op.bytes;
     Access to;
-    resolve(w, op, {op.space, op.a, (op.flags & kAddress64) != 0, op.value}, AccessKind::store, w.active, bytes, bytes, to);
+    resolve(w, op, {op.space, op.a, (op.flags & kAddress64) != 0, op.value}, AccessKind::store, w.active, bytes, bytes,
+            to);
     uint32_t sizes[kLanes];
     for (uint32_t left = to.in_shared; left != 0; left &= left - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(left));
@@ -71,9 +76,9 @@ void cp_async(Warp& w, const Op& op) {
             ((w.predicates[op.c] >> lane & 1) != 0) != ((op.flags & kIgnoreNegated) != 0))
             sizes[lane] = 0;
     }
-    const Address source{AddressSpace::global, op.b, (op.flags & kSource64) != 0,
-                         w.block->program->operands[op.list] |
-                             static_cast<uint64_t>(w.block->program->operands[op.list + 1]) << 32};
+    const Address source{
+        AddressSpace::global, op.b, (op.flags & kSource64) != 0,
+        w.block->program->operands[op.list] | static_cast<uint64_t>(w.block->program->operands[op.list + 1]) << 32};
     Access from;
     for (uint32_t left = to.in_shared; left != 0;) {  // lanes that read equally much at a time
         const uint32_t size = sizes[__builtin_ctz(left)];
@@ -126,8 +131,9 @@ void cp_async_mbarrier_arrive(Warp& w, const Op& op) {
 void mbarrier_init(Warp& w, const Op& op) {
     for (uint32_t left = w.active; left != 0; left &= left - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(left));
-        uint64_t address = (op.flags & kAddress64) != 0 ? row<uint64_t>(w, op.a)[lane] + op.value
-                                                        : uint64_t{static_cast<uint32_t>(row<uint32_t>(w, op.a)[lane] + op.value)};
+        uint64_t address = (op.flags & kAddress64) != 0
+                               ? row<uint64_t>(w, op.a)[lane] + op.value
+                               : uint64_t{static_cast<uint32_t>(row<uint32_t>(w, op.a)[lane] + op.value)};
         if (op.space == AddressSpace::generic) address -= kSharedWindow;
         if (!resolve_shared(w, op, lane, address, 8)) continue;
         MBarrierState m;

@@ -1,5 +1,5 @@
-// cp.async and mbarrier. A copy lands when its thread waits for it and not before: whoever forgets to wait reads what was
-// there earlier.
+// cp.async and mbarrier. A copy lands when its thread waits for it and not before: whoever forgets to wait reads what
+// was there earlier.
 #pragma once
 #include "emulator/machine.h"
 
@@ -30,13 +30,13 @@ struct MBarrierState {
     Clocks completed{};  // of the last phase
 };
 
-void cp_async(Warp& w, const Op& op);              // [a + value], [b + offset in the list]; c: bytes or predicate
+void cp_async(Warp& w, const Op& op);  // [a + value], [b + offset in the list]; c: bytes or predicate
 void cp_async_commit(Warp& w, const Op& op);
-void cp_async_wait(Warp& w, const Op& op);         // op.value groups may still be pending
+void cp_async_wait(Warp& w, const Op& op);  // op.value groups may still be pending
 void cp_async_wait_all(Warp& w, const Op& op);
 void cp_async_mbarrier_arrive(Warp& w, const Op& op);
 
-void mbarrier_init(Warp& w, const Op& op);         // [a], count b
+void mbarrier_init(Warp& w, const Op& op);  // [a], count b
 void mbarrier_inval(Warp& w, const Op& op);
 void mbarrier_arrive(Warp& w, const Op& op);       // d = state, [a], count or bytes b
 void mbarrier_expect_tx(Warp& w, const Op& op);    // [a], bytes b

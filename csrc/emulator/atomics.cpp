@@ -27,11 +27,16 @@ template <class T>
 uint64_t combine_integers(AtomicOp op, uint64_t old_bits, uint64_t operand) {
     const T old = as<T>(old_bits), b = as<T>(operand);
     switch (op) {
-        case AtomicOp::min: return bits_of(std::min(old, b));
-        case AtomicOp::max: return bits_of(std::max(old, b));
-        case AtomicOp::inc: return bits_of(static_cast<T>(old >= b ? 0 : old + 1));
-        case AtomicOp::dec: return bits_of(static_cast<T>(old == 0 || old > b ? b : old - 1));
-        default: return 0;
+        case AtomicOp::min:
+            return bits_of(std::min(old, b));
+        case AtomicOp::max:
+            return bits_of(std::max(old, b));
+        case AtomicOp::inc:
+            return bits_of(static_cast<T>(old >= b ? 0 : old + 1));
+        case AtomicOp::dec:
+            return bits_of(static_cast<T>(old == 0 || old > b ? b : old - 1));
+        default:
+            return 0;
     }
 }
 
@@ -45,31 +50,45 @@ uint64_t combine_half(AtomicOp op, Type type, uint64_t old, uint64_t b) {
 
 uint64_t combine(AtomicOp op, Type type, uint64_t old, uint64_t b, uint64_t c) {
     switch (op) {
-        case AtomicOp::exch: return b;
-        case AtomicOp::cas: return old == b ? c : old;
-        case AtomicOp::and_: return old & b;
-        case AtomicOp::or_: return old | b;
-        case AtomicOp::xor_: return old ^ b;
-        default: break;
+        case AtomicOp::exch:
+            return b;
+        case AtomicOp::cas:
+            return old == b ? c : old;
+        case AtomicOp::and_:
+            return old & b;
+        case AtomicOp::or_:
+            return old | b;
+        case AtomicOp::xor_:
+            return old ^ b;
+        default:
+            break;
     }
     switch (type) {
-        case Type::f32: return bits_of(as<float>(old) + as<float>(b));
-        case Type::f64: return bits_of(as<double>(old) + as<double>(b));
+        case Type::f32:
+            return bits_of(as<float>(old) + as<float>(b));
+        case Type::f64:
+            return bits_of(as<double>(old) + as<double>(b));
         case Type::f16:
-        case Type::bf16: return combine_half(op, type, old, b);
+        case Type::bf16:
+            return combine_half(op, type, old, b);
         case Type::f16x2:
         case Type::bf16x2: {
             const Type element = type == Type::f16x2 ? Type::f16 : Type::bf16;
             return combine_half(op, element, old, b) | combine_half(op, element, old >> 16, b >> 16) << 16;
         }
-        default: break;
+        default:
+            break;
     }
     if (op == AtomicOp::add) return old + b;
     switch (type) {
-        case Type::s32: return combine_integers<int32_t>(op, old, b);
-        case Type::s64: return combine_integers<int64_t>(op, old, b);
-        case Type::u64: return combine_integers<uint64_t>(op, old, b);
-        default: return combine_integers<uint32_t>(op, old, b);
+        case Type::s32:
+            return combine_integers<int32_t>(op, old, b);
+        case Type::s64:
+            return combine_integers<int64_t>(op, old, b);
+        case Type::u64:
+            return combine_integers<uint64_t>(op, old, b);
+        default:
+            return combine_integers<uint32_t>(op, old, b);
     }
 }
 
@@ -106,10 +125,14 @@ void run(Warp& w, const Op& op) {
 
 Handler atomic_handler(Type type) {
     switch (size_of(type)) {
-        case 2: return run<uint16_t>;
-        case 4: return run<uint32_t>;
-        case 8: return run<uint64_t>;
-        default: return nullptr;
+        case 2:
+            return run<uint16_t>;
+        case 4:
+            return run<uint32_t>;
+        case 8:
+            return run<uint64_t>;
+        default:
+            return nullptr;
     }
 }
 

@@ -95,8 +95,7 @@ void arrive_at_barrier(Warp& w, const Op& op, uint32_t lanes) {
         barrier.op = block.op_index(op);
         barrier.arrived[w.index] |= group;
         // The last warp of a block may have fewer threads and still counts as a whole one.
-        barrier.threads +=
-            group == w.live ? kLanes : static_cast<uint32_t>(__builtin_popcount(group));
+        barrier.threads += group == w.live ? kLanes : static_cast<uint32_t>(__builtin_popcount(group));
         if ((op.flags & (kReducePopc | kReduceAnd | kReduceOr)) != 0) {
             uint32_t votes = w.predicates[op.c];
             if ((op.flags & kVoteNegated) != 0) votes = ~votes;

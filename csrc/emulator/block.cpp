@@ -83,32 +83,83 @@ void BlockRunner::start_warp(Warp& w) {
             const uint32_t thread = first + lane;
             uint32_t value = 0;
             switch (special) {
-                case Special::tid_x: value = thread % size.x; break;
-                case Special::tid_y: value = thread / size.x % size.y; break;
-                case Special::tid_z: value = thread / size.x / size.y; break;
-                case Special::ntid_x: value = size.x; break;
-                case Special::ntid_y: value = size.y; break;
-                case Special::ntid_z: value = size.z; break;
-                case Special::ctaid_x: value = block_.index.x; break;
-                case Special::ctaid_y: value = block_.index.y; break;
-                case Special::ctaid_z: value = block_.index.z; break;
-                case Special::nctaid_x: value = grid.x; break;
-                case Special::nctaid_y: value = grid.y; break;
-                case Special::nctaid_z: value = grid.z; break;
-                case Special::laneid: value = lane; break;
-                case Special::warpid: value = w.index; break;
-                case Special::nwarpid: value = launch_.warps; break;
-                case Special::smid: value = 0; break;
-                case Special::nsmid: value = 1; break;
-                case Special::gridid: value = 0; break;
-                case Special::lanemask_eq: value = 1U << lane; break;
-                case Special::lanemask_lt: value = (1U << lane) - 1; break;
-                case Special::lanemask_le: value = (2U << lane) - 1; break;
-                case Special::lanemask_ge: value = ~((1U << lane) - 1); break;
-                case Special::lanemask_gt: value = ~((2U << lane) - 1); break;
-                case Special::dynamic_smem_size: value = launch_.options->dynamic_shared_bytes; break;
-                case Special::total_smem_size: value = launch_.shared_bytes; break;
-                case Special::count_: break;
+                case Special::tid_x:
+                    value = thread % size.x;
+                    break;
+                case Special::tid_y:
+                    value = thread / size.x % size.y;
+                    break;
+                case Special::tid_z:
+                    value = thread / size.x / size.y;
+                    break;
+                case Special::ntid_x:
+                    value = size.x;
+                    break;
+                case Special::ntid_y:
+                    value = size.y;
+                    break;
+                case Special::ntid_z:
+                    value = size.z;
+                    break;
+                case Special::ctaid_x:
+                    value = block_.index.x;
+                    break;
+                case Special::ctaid_y:
+                    value = block_.index.y;
+                    break;
+                case Special::ctaid_z:
+                    value = block_.index.z;
+                    break;
+                case Special::nctaid_x:
+                    value = grid.x;
+                    break;
+                case Special::nctaid_y:
+                    value = grid.y;
+                    break;
+                case Special::nctaid_z:
+                    value = grid.z;
+                    break;
+                case Special::laneid:
+                    value = lane;
+                    break;
+                case Special::warpid:
+                    value = w.index;
+                    break;
+                case Special::nwarpid:
+                    value = launch_.warps;
+                    break;
+                case Special::smid:
+                    value = 0;
+                    break;
+                case Special::nsmid:
+                    value = 1;
+                    break;
+                case Special::gridid:
+                    value = 0;
+                    break;
+                case Special::lanemask_eq:
+                    value = 1U << lane;
+                    break;
+                case Special::lanemask_lt:
+                    value = (1U << lane) - 1;
+                    break;
+                case Special::lanemask_le:
+                    value = (2U << lane) - 1;
+                    break;
+                case Special::lanemask_ge:
+                    value = ~((1U << lane) - 1);
+                    break;
+                case Special::lanemask_gt:
+                    value = ~((2U << lane) - 1);
+                    break;
+                case Special::dynamic_smem_size:
+                    value = launch_.options->dynamic_shared_bytes;
+                    break;
+                case Special::total_smem_size:
+                    value = launch_.shared_bytes;
+                    break;
+                case Special::count_:
+                    break;
             }
             d[lane] = value;
         }

@@ -122,7 +122,8 @@ class Order {
             ready.pop();
             for (uint32_t node : members[c])
                 for (uint32_t to : graph_[node])
-                    if (region_of_[to] == id && to != cut && components.of(to) != c && --waiting[components.of(to)] == 0)
+                    if (region_of_[to] == id && to != cut && components.of(to) != c &&
+                        --waiting[components.of(to)] == 0)
                         push(components.of(to));
             if (members[c].size() == 1) {
                 result_.push_back(members[c].front());

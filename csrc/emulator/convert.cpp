@@ -24,16 +24,25 @@ ConvertPlan unpack(uint64_t value) {
 
 uint64_t read(const Warp& w, uint32_t operand, uint32_t bytes, uint32_t lane) {
     switch (bytes) {
-        case 8: return row<uint64_t>(w, operand)[lane];
-        case 4: return row<uint32_t>(w, operand)[lane];
-        default: return row<uint16_t>(w, operand)[lane];
+        case 8:
+            return row<uint64_t>(w, operand)[lane];
+        case 4:
+            return row<uint32_t>(w, operand)[lane];
+        default:
+            return row<uint16_t>(w, operand)[lane];
     }
 }
 void write(const Warp& w, uint32_t operand, uint32_t bytes, uint32_t lane, uint64_t value) {
     switch (bytes) {
-        case 8: result_row<uint64_t>(w, operand)[lane] = value; break;
-        case 4: result_row<uint32_t>(w, operand)[lane] = static_cast<uint32_t>(value); break;
-        default: result_row<uint16_t>(w, operand)[lane] = static_cast<uint16_t>(value); break;
+        case 8:
+            result_row<uint64_t>(w, operand)[lane] = value;
+            break;
+        case 4:
+            result_row<uint32_t>(w, operand)[lane] = static_cast<uint32_t>(value);
+            break;
+        default:
+            result_row<uint16_t>(w, operand)[lane] = static_cast<uint16_t>(value);
+            break;
     }
 }
 uint64_t extended(uint64_t bits, Type type) {
@@ -47,10 +56,14 @@ bool subnormal32(uint64_t bits) { return (bits & 0x7f800000U) == 0; }
 
 double rounded_integral(double x, Rounding rounding) {
     switch (rounding) {
-        case Rounding::rz: return std::trunc(x);
-        case Rounding::rm: return std::floor(x);
-        case Rounding::rp: return std::ceil(x);
-        default: return std::nearbyint(x);
+        case Rounding::rz:
+            return std::trunc(x);
+        case Rounding::rm:
+            return std::floor(x);
+        case Rounding::rp:
+            return std::ceil(x);
+        default:
+            return std::nearbyint(x);
     }
 }
 
@@ -80,11 +93,16 @@ uint64_t one(const ConvertPlan& plan, uint64_t bits) {
 
 Type element_of(Type pair) {
     switch (pair) {
-        case Type::f16x2: return Type::f16;
-        case Type::bf16x2: return Type::bf16;
-        case Type::e4m3x2: return Type::e4m3;
-        case Type::e5m2x2: return Type::e5m2;
-        default: return pair;
+        case Type::f16x2:
+            return Type::f16;
+        case Type::bf16x2:
+            return Type::bf16;
+        case Type::e4m3x2:
+            return Type::e4m3;
+        case Type::e5m2x2:
+            return Type::e5m2;
+        default:
+            return pair;
     }
 }
 
@@ -111,8 +129,9 @@ void convert_two(Warp& w, const Op& op) {
     plan.to = element_of(plan.to);
     for (uint32_t left = w.active; left != 0; left &= left - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(left));
-        write(w, op.d, plan.to_bytes, lane,
-              one(plan, read(w, op.a, plan.from_bytes, lane)) << shift | one(plan, read(w, op.b, plan.from_bytes, lane)));
+        write(
+            w, op.d, plan.to_bytes, lane,
+            one(plan, read(w, op.a, plan.from_bytes, lane)) << shift | one(plan, read(w, op.b, plan.from_bytes, lane)));
     }
 }
 void convert_pair(Warp& w, const Op& op) {

@@ -13,9 +13,9 @@ struct ConvertPlan {
 };
 uint64_t pack(const ConvertPlan& plan);
 
-void convert_scalar(Warp& w, const Op& op);    // d, a
-void convert_two(Warp& w, const Op& op);       // d, a above b: two scalars to a packed pair
-void convert_pair(Warp& w, const Op& op);      // d, a: a packed pair to another
-void convert_pack(Warp& w, const Op& op);      // d, a, b, c: cvt.pack.sat
+void convert_scalar(Warp& w, const Op& op);  // d, a
+void convert_two(Warp& w, const Op& op);     // d, a above b: two scalars to a packed pair
+void convert_pair(Warp& w, const Op& op);    // d, a: a packed pair to another
+void convert_pack(Warp& w, const Op& op);    // d, a, b, c: cvt.pack.sat
 
 }  // namespace vlmk::emulator

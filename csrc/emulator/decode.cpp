@@ -177,12 +177,15 @@ uint64_t Decoder::variable_value(const Operand& o) {
     const Storage& s = flow_.storage[o.index];
     const auto offset = static_cast<uint64_t>(o.offset);
     switch (s.space) {
-        case Space::shared: return s.offset + offset;
+        case Space::shared:
+            return s.offset + offset;
         case Space::local:
             // Arguments of calls are told from local variables by their declaration: they have generic addresses.
             return s.offset + offset + (s.variable->space == Space::param ? kLocalWindow : 0);
-        case Space::param: return (s.offset + offset) | kParameterWindow;
-        default: return addresses_[s.module_index] + offset;
+        case Space::param:
+            return (s.offset + offset) | kParameterWindow;
+        default:
+            return addresses_[s.module_index] + offset;
     }
 }
 
@@ -219,8 +222,10 @@ uint32_t Decoder::source(const Operand& o, Type type) {
         case Operand::Kind::special:
             if (bytes != 4) refuse("%" + o.name + " as ." + name(type));
             return special(o.name);
-        case Operand::Kind::variable: return constant(variable_value(o), bytes);
-        default: wrong("an operand of the wrong kind");
+        case Operand::Kind::variable:
+            return constant(variable_value(o), bytes);
+        default:
+            wrong("an operand of the wrong kind");
     }
 }
 uint32_t Decoder::destination(const Operand& o, Type type) {
@@ -295,7 +300,9 @@ void Decoder::after_saturate(bool saturate, bool relu, Type type, uint32_t d) {
     if (!saturate && !relu) return;
     const FloatOp kind = saturate ? FloatOp::saturate : FloatOp::relu;
     const bool wide = type == Type::f32 || type == Type::f64;
-    Op op = begin(InstructionClass::floating, wide ? handlers_.floating(kind, type, false) : handlers_.half(kind, type, false));
+    Op op =
+        begin(InstructionClass::floating, wide ? handlers_.floating(kind, type, false) : handlers_.half(kind, type));
+    op.flags = half_flags(type, false);
     op.d = op.a = d;
     emit_extra(op);
 }

@@ -25,7 +25,7 @@ class Decoder {
 
     // The words of the instruction.
     bool take(const std::string& word);
-    Type take_type();                      // the next word that is a type; refused without one
+    Type take_type();  // the next word that is a type; refused without one
     Type take_type_or(Type otherwise);
     Rounding take_rounding();
     template <class T>
@@ -56,7 +56,7 @@ class Decoder {
     uint32_t special(const std::string& name);
     // Fills a (the base), value (the offset), space and kAddress64.
     void address(const Operand& o, AddressSpace space, Op& op);
-    AddressSpace take_space();  // of a memory instruction
+    AddressSpace take_space();                               // of a memory instruction
     void writes_shared(AddressSpace space, uint32_t bytes);  // where it may: races are told apart that finely
     uint64_t variable_value(const Operand& o);
     uint32_t add_list(const std::vector<uint32_t>& operands);
@@ -154,6 +154,8 @@ class Decoder {
     std::vector<uint32_t> op_of_node_;
 };
 
+bool is_half(Type type);  // f16, bf16 and their pairs
+uint32_t half_flags(Type type, bool flush);
 Handler rounded_handler(FloatOp op, Type type, Rounding rounding, bool flush);
 
 }  // namespace vlmk::emulator

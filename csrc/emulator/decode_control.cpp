@@ -59,9 +59,14 @@ std::string formatted(Warp& w, const Op& op, const std::string& format, uint64_t
             std::snprintf(text, sizeof text, (flags + "ll" + kind).c_str(),
                           static_cast<unsigned long long>(wide ? bits : static_cast<uint32_t>(bits)));
             break;
-        case 'c': std::snprintf(text, sizeof text, (flags + "c").c_str(), static_cast<int>(bits)); break;
-        case 'p': std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(bits)); break;
-        case 's': return text_at(w, op, bits);
+        case 'c':
+            std::snprintf(text, sizeof text, (flags + "c").c_str(), static_cast<int>(bits));
+            break;
+        case 'p':
+            std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(bits));
+            break;
+        case 's':
+            return text_at(w, op, bits);
         default: {
             double value;
             std::memcpy(&value, &bits, 8);

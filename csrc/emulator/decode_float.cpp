@@ -1,14 +1,19 @@
 #include "emulator/decode.h"
 
 namespace vlmk::emulator {
-namespace {
-
 bool is_half(Type type) {
     return type == Type::f16 || type == Type::f16x2 || type == Type::bf16 || type == Type::bf16x2;
 }
-InstructionClass class_of(Type type) {
-    return is_half(type) ? InstructionClass::half : InstructionClass::floating;
+uint32_t half_flags(Type type, bool flush) {
+    uint32_t flags = 0;
+    if (type == Type::f16x2 || type == Type::bf16x2) flags |= kPackedHalves;
+    if (flush && is_half(type)) flags |= kFlushHalves;
+    return flags;
 }
+
+namespace {
+
+InstructionClass class_of(Type type) { return is_half(type) ? InstructionClass::half : InstructionClass::floating; }
 
 }  // namespace
 
@@ -21,9 +26,10 @@ void Decoder::float_arithmetic(FloatOp kind, Type type, int sources) {
         if (is_half(type)) refuse("this rounding for half precision");
         handler = rounded_handler(kind, type, rounding, flush);
     } else {
-        handler = is_half(type) ? handlers_.half(kind, type, flush) : handlers_.floating(kind, type, flush);
+        handler = is_half(type) ? handlers_.half(kind, type) : handlers_.floating(kind, type, flush);
     }
     Op op = begin(class_of(type), handler);
+    op.flags = half_flags(type, flush);
     op.d = destination(0, type);
     op.a = source(1, type);
     op.b = source(2, type);
@@ -46,8 +52,8 @@ void Decoder::float_extreme(Type type, bool maximum) {
         {{FloatOp::min, FloatOp::min_xorsign}, {FloatOp::min_nan, FloatOp::min_nan_xorsign}},
         {{FloatOp::max, FloatOp::max_xorsign}, {FloatOp::max_nan, FloatOp::max_nan_xorsign}}};
     const FloatOp kind = kKinds[maximum ? 1 : 0][nan ? 1 : 0][xorsign ? 1 : 0];
-    Op op = begin(class_of(type),
-                  is_half(type) ? handlers_.half(kind, type, flush) : handlers_.floating(kind, type, flush));
+    Op op = begin(class_of(type), is_half(type) ? handlers_.half(kind, type) : handlers_.floating(kind, type, flush));
+    op.flags = half_flags(type, flush);
     op.d = destination(0, type);
     op.a = source(1, type);
     op.b = source(2, type);
@@ -68,9 +74,10 @@ void Decoder::approximate() {
     if (rounding != Rounding::none && rounding != Rounding::rn)
         handler = rounded_handler(kind, type, rounding, flush);
     else
-        handler = is_half(type) ? handlers_.half(kind, type, flush)
-                                : handlers_.floating(kind, type, flush && type == Type::f32);
+        handler =
+            is_half(type) ? handlers_.half(kind, type) : handlers_.floating(kind, type, flush && type == Type::f32);
     Op op = begin(approx ? InstructionClass::special : class_of(type), handler);
+    op.flags = half_flags(type, flush);
     op.d = destination(0, type);
     op.a = source(1, type);
     emit(op);
@@ -217,10 +224,17 @@ void Decoder::slct() {
     const bool single = by == Type::f32;
     if (!single && by != Type::s32) refuse("this type here");
     switch (size_of(type)) {
-        case 2: handler = single ? select_by_sign<uint16_t, float> : select_by_sign<uint16_t, int32_t>; break;
-        case 4: handler = single ? select_by_sign<uint32_t, float> : select_by_sign<uint32_t, int32_t>; break;
-        case 8: handler = single ? select_by_sign<uint64_t, float> : select_by_sign<uint64_t, int32_t>; break;
-        default: break;
+        case 2:
+            handler = single ? select_by_sign<uint16_t, float> : select_by_sign<uint16_t, int32_t>;
+            break;
+        case 4:
+            handler = single ? select_by_sign<uint32_t, float> : select_by_sign<uint32_t, int32_t>;
+            break;
+        case 8:
+            handler = single ? select_by_sign<uint64_t, float> : select_by_sign<uint64_t, int32_t>;
+            break;
+        default:
+            break;
     }
     Op op = begin(InstructionClass::move, handler);
     op.d = destination(0, type);

@@ -5,9 +5,6 @@
 namespace vlmk::emulator {
 namespace {
 
-bool is_half(Type type) {
-    return type == Type::f16 || type == Type::f16x2 || type == Type::bf16 || type == Type::bf16x2;
-}
 constexpr InstructionClass kInteger = InstructionClass::integer;
 
 }  // namespace
@@ -42,7 +39,7 @@ void Decoder::carries(bool multiply) {
     const bool high = take("hi");
     if (!high) take("lo");
     const Type type = take_type();
-    const IntegerOp kind = multiply                   ? (high ? IntegerOp::mad_hi_carry : IntegerOp::mad_lo_carry)
+    const IntegerOp kind = multiply                         ? (high ? IntegerOp::mad_hi_carry : IntegerOp::mad_lo_carry)
                            : i.opcode.substr(0, 3) == "add" ? IntegerOp::add_carry
                                                             : IntegerOp::sub_carry;
     Op op = begin(kInteger, handlers_.integer(kind, type));
@@ -91,8 +88,8 @@ void Decoder::mul24_mad24() {
     const bool high = take("hi");
     if (!high) take("lo");
     const Type type = take_type();
-    const IntegerOp kind = add ? (high ? IntegerOp::mad24_hi : IntegerOp::mad24_lo)
-                               : (high ? IntegerOp::mul24_hi : IntegerOp::mul24_lo);
+    const IntegerOp kind =
+        add ? (high ? IntegerOp::mad24_hi : IntegerOp::mad24_lo) : (high ? IntegerOp::mul24_hi : IntegerOp::mul24_lo);
     Op op = begin(kInteger, handlers_.integer(kind, type));
     op.d = destination(0, type);
     op.a = source(1, type);
@@ -154,7 +151,8 @@ void Decoder::abs_neg() {
         const FloatOp kind = negate ? FloatOp::neg : FloatOp::abs;
         const bool flush = take("ftz");
         op = begin(is_half(type) ? InstructionClass::half : InstructionClass::floating,
-                   is_half(type) ? handlers_.half(kind, type, flush) : handlers_.floating(kind, type, flush));
+                   is_half(type) ? handlers_.half(kind, type) : handlers_.floating(kind, type, flush));
+        op.flags = half_flags(type, flush);
     } else {
         op = begin(kInteger, handlers_.integer(negate ? IntegerOp::neg : IntegerOp::abs, type));
     }
@@ -167,12 +165,12 @@ void Decoder::count_bits() {
     const std::string& opcode = node_->instruction.opcode;
     const bool shift = take("shiftamt");
     const Type type = take_type();
-    const IntegerOp kind = opcode == "popc"    ? IntegerOp::popc
-                           : opcode == "clz"   ? IntegerOp::clz
-                           : opcode == "brev"  ? IntegerOp::brev
-                           : opcode == "fns"   ? IntegerOp::fns
-                           : shift             ? IntegerOp::bfind_shift
-                                               : IntegerOp::bfind;
+    const IntegerOp kind = opcode == "popc"   ? IntegerOp::popc
+                           : opcode == "clz"  ? IntegerOp::clz
+                           : opcode == "brev" ? IntegerOp::brev
+                           : opcode == "fns"  ? IntegerOp::fns
+                           : shift            ? IntegerOp::bfind_shift
+                                              : IntegerOp::bfind;
     Op op = begin(kInteger, handlers_.integer(kind, type));
     op.d = destination(0, kind == IntegerOp::brev ? type : Type::b32);
     op.a = source(1, type);

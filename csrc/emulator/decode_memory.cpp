@@ -9,9 +9,9 @@ namespace vlmk::emulator {
 
 AddressSpace Decoder::take_space() {
     static const std::map<std::string, AddressSpace> spaces = {
-        {"global", AddressSpace::global},    {"shared", AddressSpace::shared},
-        {"shared::cta", AddressSpace::shared}, {"local", AddressSpace::local},
-        {"const", AddressSpace::constant},   {"param", AddressSpace::parameter},
+        {"global", AddressSpace::global},          {"shared", AddressSpace::shared},
+        {"shared::cta", AddressSpace::shared},     {"local", AddressSpace::local},
+        {"const", AddressSpace::constant},         {"param", AddressSpace::parameter},
         {"param::entry", AddressSpace::parameter}, {"param::func", AddressSpace::parameter}};
     AddressSpace space = AddressSpace::generic;
     take_one(spaces, space);
@@ -26,8 +26,10 @@ void Decoder::writes_shared(AddressSpace space, uint32_t bytes) {
 // Words about order and caches. One block sees its own stores in order, and caches are not modelled.
 bool Decoder::memory_qualifiers() {
     bool strong = false;
-    for (const char* word : {"volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"}) strong = take(word) || strong;
-    for (const char* word : {"weak", "cta", "gpu", "sys", "cluster", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"}) take(word);
+    for (const char* word : {"volatile", "relaxed", "acquire", "release", "acq_rel", "mmio"})
+        strong = take(word) || strong;
+    for (const char* word : {"weak", "cta", "gpu", "sys", "cluster", "ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"})
+        take(word);
     for (size_t i = 0; i < words_.size();) {
         const std::string& word = words_[i];
         const bool cache = word.rfind("L1::", 0) == 0 || word.rfind("L2::", 0) == 0;
@@ -49,8 +51,9 @@ std::vector<const Operand*> Decoder::elements(const Operand& o, uint32_t width) 
     } else {
         found.push_back(&o);
     }
-    if (found.size() != width) wrong("the operand has " + std::to_string(found.size()) + " elements, the instruction " +
-                                     std::to_string(width));
+    if (found.size() != width)
+        wrong("the operand has " + std::to_string(found.size()) + " elements, the instruction " +
+              std::to_string(width));
     return found;
 }
 
@@ -130,9 +133,9 @@ void Decoder::red() { atomic(false); }
 
 void Decoder::atomic(bool returns) {
     static const std::map<std::string, AtomicOp> kinds = {
-        {"add", AtomicOp::add},   {"min", AtomicOp::min}, {"max", AtomicOp::max},  {"inc", AtomicOp::inc},
-        {"dec", AtomicOp::dec},   {"exch", AtomicOp::exch}, {"cas", AtomicOp::cas}, {"and", AtomicOp::and_},
-        {"or", AtomicOp::or_},    {"xor", AtomicOp::xor_}};
+        {"add", AtomicOp::add}, {"min", AtomicOp::min},   {"max", AtomicOp::max}, {"inc", AtomicOp::inc},
+        {"dec", AtomicOp::dec}, {"exch", AtomicOp::exch}, {"cas", AtomicOp::cas}, {"and", AtomicOp::and_},
+        {"or", AtomicOp::or_},  {"xor", AtomicOp::xor_}};
     if (take("async")) refuse("asynchronous reductions");
     memory_qualifiers();
     const AddressSpace space = take_space();
@@ -188,15 +191,38 @@ void Decoder::createpolicy() {
 }
 
 void Decoder::nothing() {
-    static const char* const kKnown[] = {
-        "sc", "acq_rel", "acquire", "release", "cta", "gpu", "gl", "sys", "cluster", "proxy", "async", "alias", "wait",
-        "launch_dependents", "u32", "sync", "aligned", "inc", "dec", "mbarrier_init", "async::generic", "relaxed",
-        "sync_restrict::shared::cta", "sync_restrict::shared::cluster", "shared::cta", "global", "async.global"};
+    static const char* const kKnown[] = {"sc",
+                                         "acq_rel",
+                                         "acquire",
+                                         "release",
+                                         "cta",
+                                         "gpu",
+                                         "gl",
+                                         "sys",
+                                         "cluster",
+                                         "proxy",
+                                         "async",
+                                         "alias",
+                                         "wait",
+                                         "launch_dependents",
+                                         "u32",
+                                         "sync",
+                                         "aligned",
+                                         "inc",
+                                         "dec",
+                                         "mbarrier_init",
+                                         "async::generic",
+                                         "relaxed",
+                                         "sync_restrict::shared::cta",
+                                         "sync_restrict::shared::cluster",
+                                         "shared::cta",
+                                         "global",
+                                         "async.global"};
     for (const char* word : kKnown) take(word);
     if (node_->instruction.opcode == "brkpt") words_.clear();
     looked_at_ = operands();
     emit(begin(node_->instruction.opcode == "fence" || node_->instruction.opcode == "membar" ? InstructionClass::barrier
-                                                                                           : InstructionClass::other,
+                                                                                             : InstructionClass::other,
                do_nothing));
 }
 
@@ -256,10 +282,15 @@ void Decoder::cp() {
 }
 
 void Decoder::mbarrier() {
-    static const std::map<std::string, Handler> kinds = {
-        {"init", mbarrier_init},           {"inval", mbarrier_inval},         {"arrive", mbarrier_arrive},
-        {"arrive_drop", mbarrier_arrive},  {"test_wait", mbarrier_test},      {"try_wait", mbarrier_test},
-        {"pending_count", mbarrier_pending}, {"expect_tx", mbarrier_expect_tx}, {"complete_tx", mbarrier_complete_tx}};
+    static const std::map<std::string, Handler> kinds = {{"init", mbarrier_init},
+                                                         {"inval", mbarrier_inval},
+                                                         {"arrive", mbarrier_arrive},
+                                                         {"arrive_drop", mbarrier_arrive},
+                                                         {"test_wait", mbarrier_test},
+                                                         {"try_wait", mbarrier_test},
+                                                         {"pending_count", mbarrier_pending},
+                                                         {"expect_tx", mbarrier_expect_tx},
+                                                         {"complete_tx", mbarrier_complete_tx}};
     const std::string kind = words_.empty() ? "" : words_[0];
     const auto found = kinds.find(kind);
     if (found == kinds.end()) refuse("this instruction");

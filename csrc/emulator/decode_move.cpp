@@ -43,10 +43,14 @@ Handler parts_handler(uint32_t bytes) {
 template <bool Join>
 Handler parts_handler(Type type, uint32_t bytes) {
     switch (size_of(type)) {
-        case 2: return parts_handler<Join, uint16_t>(bytes);
-        case 4: return parts_handler<Join, uint32_t>(bytes);
-        case 8: return parts_handler<Join, uint64_t>(bytes);
-        default: return nullptr;
+        case 2:
+            return parts_handler<Join, uint16_t>(bytes);
+        case 4:
+            return parts_handler<Join, uint32_t>(bytes);
+        case 8:
+            return parts_handler<Join, uint64_t>(bytes);
+        default:
+            return nullptr;
     }
 }
 
@@ -76,10 +80,13 @@ void is_in_space(Warp& w, const Op& op) {
 }
 
 bool take_window(std::vector<std::string>& words, uint64_t& window) {
-    static const std::map<std::string, uint64_t> windows = {
-        {"global", 0},           {"const", 0},           {"shared", kSharedWindow},
-        {"shared::cta", kSharedWindow}, {"local", kLocalWindow}, {"param", kParameterWindow},
-        {"param::entry", kParameterWindow}};
+    static const std::map<std::string, uint64_t> windows = {{"global", 0},
+                                                            {"const", 0},
+                                                            {"shared", kSharedWindow},
+                                                            {"shared::cta", kSharedWindow},
+                                                            {"local", kLocalWindow},
+                                                            {"param", kParameterWindow},
+                                                            {"param::entry", kParameterWindow}};
     for (size_t i = 0; i < words.size(); ++i)
         if (const auto found = windows.find(words[i]); found != windows.end()) {
             window = found->second;
@@ -196,8 +203,8 @@ void Decoder::cvt() {
     plan.from = take_type();
     const bool to_pair = size_of(plan.to) > 0 && (plan.to == Type::f16x2 || plan.to == Type::bf16x2 ||
                                                   plan.to == Type::e4m3x2 || plan.to == Type::e5m2x2);
-    const bool from_pair = plan.from == Type::f16x2 || plan.from == Type::bf16x2 || plan.from == Type::e4m3x2 ||
-                           plan.from == Type::e5m2x2;
+    const bool from_pair =
+        plan.from == Type::f16x2 || plan.from == Type::bf16x2 || plan.from == Type::e4m3x2 || plan.from == Type::e5m2x2;
     const bool float_to_float = is_float(plan.to) && is_float(plan.from);
     plan.integral = integer_rounding && float_to_float;
     if (plan.rounding == Rounding::rna && plan.to != Type::tf32) refuse("this rounding here");

@@ -183,14 +183,20 @@ constexpr MmaShape kShapes[] = {{"m16n8k4", 16, 4},   {"m16n8k8", 16, 8}, {"m16n
 bool known_mma(Type a, uint32_t m, uint32_t k) {
     switch (a) {
         case Type::f16:
-        case Type::bf16: return m == 16 && (k == 8 || k == 16);
-        case Type::tf32: return m == 16 && (k == 4 || k == 8);
+        case Type::bf16:
+            return m == 16 && (k == 8 || k == 16);
+        case Type::tf32:
+            return m == 16 && (k == 4 || k == 8);
         case Type::s8:
-        case Type::u8: return (m == 16 && (k == 16 || k == 32)) || (m == 8 && k == 16);
+        case Type::u8:
+            return (m == 16 && (k == 16 || k == 32)) || (m == 8 && k == 16);
         case Type::e4m3:
-        case Type::e5m2: return m == 16 && (k == 16 || k == 32);
-        case Type::f64: return (m == 8 && k == 4) || (m == 16 && k <= 16);
-        default: return false;
+        case Type::e5m2:
+            return m == 16 && (k == 16 || k == 32);
+        case Type::f64:
+            return (m == 8 && k == 4) || (m == 16 && k <= 16);
+        default:
+            return false;
     }
 }
 
@@ -211,16 +217,19 @@ void Decoder::mma() {
     const bool same = a == b || ((a == Type::s8 || a == Type::u8) && (b == Type::s8 || b == Type::u8)) ||
                       ((a == Type::e4m3 || a == Type::e5m2) && (b == Type::e4m3 || b == Type::e5m2));
     const bool integers = a == Type::s8 || a == Type::u8;
-    const bool accumulators = integers           ? d == Type::s32
-                              : a == Type::f64   ? d == Type::f64
-                              : d == Type::f16   ? a == Type::f16 || a == Type::e4m3 || a == Type::e5m2
-                                                 : d == Type::f32;
+    const bool accumulators = integers         ? d == Type::s32
+                              : a == Type::f64 ? d == Type::f64
+                              : d == Type::f16 ? a == Type::f16 || a == Type::e4m3 || a == Type::e5m2
+                                               : d == Type::f32;
     if (!same || !accumulators) refuse("this combination of types");
-    Op op = begin(InstructionClass::tensor, handlers_.mma(a, b, d, saturate));
+    Op op = begin(InstructionClass::tensor, handlers_.mma(a, d));
     op.control = Control::warp_sync;
     op.flags |= kFullMask;
     op.count = m;
     op.value = k;
+    op.a = static_cast<uint32_t>(a);
+    op.b = static_cast<uint32_t>(b);
+    op.c = saturate ? 1 : 0;
     if (a == Type::f64) take_rounding();
     const Type fragment = a == Type::f64 ? Type::f64 : Type::b32;
     const uint32_t per_register = a == Type::f64 ? 4 : 16 / (size_of(a));  // of k, in one register of the warp
@@ -238,6 +247,7 @@ void Decoder::mma() {
 
 void Decoder::bar() {
     const bool plain = node_->instruction.opcode == "bar";
+    if (take("cluster")) refuse("clusters");
     take("cta");
     if (take("warp")) {
         if (!take("sync")) refuse("this instruction");

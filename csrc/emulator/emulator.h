@@ -82,7 +82,7 @@ struct LaunchOptions {
     bool counters = true;  // what instructions did, not only how many there were
     int threads = 0;       // host threads running blocks; 0: as many as the machine has
     std::vector<Region> regions;
-    uint64_t instruction_limit = uint64_t{1} << 32;  // warp instructions of one block before it is called a livelock
+    uint64_t instruction_limit = uint64_t{1} << 30;  // warp instructions of one block before it is called a livelock
 };
 
 enum class FindingKind : uint8_t {
@@ -174,8 +174,8 @@ struct Report {
     std::string summary() const;
 };
 
-// Runs a kernel. `params` is the kernel's parameter block, laid out as KernelInfo says. Throws std::invalid_argument for
-// a launch that no GPU would accept; what the kernel does wrong is in the report.
+// Runs a kernel. `params` is the kernel's parameter block, laid out as KernelInfo says. Throws std::invalid_argument
+// for a launch that no GPU would accept; what the kernel does wrong is in the report.
 Report launch(const Module& module, const std::string& kernel, const void* params, size_t param_bytes,
               const LaunchOptions& options);
 

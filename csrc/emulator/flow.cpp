@@ -138,8 +138,10 @@ class Inliner {
         Instruction& i = node.instruction;
         const Operand *results = nullptr, *arguments = nullptr, *callee = nullptr;
         for (const Operand& o : i.operands) {
-            if (o.kind == Operand::Kind::function && callee == nullptr) callee = &o;
-            else if (o.kind == Operand::Kind::list) (callee == nullptr ? results : arguments) = &o;
+            if (o.kind == Operand::Kind::function && callee == nullptr)
+                callee = &o;
+            else if (o.kind == Operand::Kind::list)
+                (callee == nullptr ? results : arguments) = &o;
         }
         if (callee == nullptr) refuse(i, "calls through a register are not known");
         const Function* function = ast_.find(callee->name);
@@ -253,8 +255,8 @@ void order(Flow& flow) {
 }  // namespace
 
 bool never_falls_through(const Instruction& i) {
-    return i.guard < 0 && (i.opcode == "bra" || i.opcode == "brx" || i.opcode == "ret" || i.opcode == "exit" ||
-                           i.opcode == "trap");
+    return i.guard < 0 &&
+           (i.opcode == "bra" || i.opcode == "brx" || i.opcode == "ret" || i.opcode == "exit" || i.opcode == "trap");
 }
 bool ends_block(const Instruction& i) {
     return i.opcode == "bra" || i.opcode == "brx" || i.opcode == "ret" || i.opcode == "exit" || i.opcode == "trap";

@@ -18,9 +18,9 @@ struct Storage {
 };
 
 struct Node {
-    Instruction instruction;          // registers and variables numbered for the kernel
-    std::vector<int32_t> targets;     // of a branch: indices of nodes
-    bool added = false;               // a jump that the order of blocks needs: not an instruction of the program
+    Instruction instruction;       // registers and variables numbered for the kernel
+    std::vector<int32_t> targets;  // of a branch: indices of nodes
+    bool added = false;            // a jump that the order of blocks needs: not an instruction of the program
 };
 
 struct Flow {
@@ -31,7 +31,7 @@ struct Flow {
     uint64_t parameter_bytes = 0, local_bytes = 0, shared_bytes = 0, dynamic_shared_offset = 0;
 };
 
-bool ends_block(const Instruction& instruction);       // control may go elsewhere afterwards
+bool ends_block(const Instruction& instruction);  // control may go elsewhere afterwards
 bool never_falls_through(const Instruction& instruction);
 
 // The blocks are ordered so that every block comes after all blocks that can reach it without a back edge, loops in one

@@ -97,7 +97,8 @@ void jump_indexed(Warp& w, const Op& op, uint32_t lanes) {
         if (index < op.count) {
             w.pc[lane] = list(w, op)[index];
         } else {
-            report(w, op, FindingKind::trap, lane, "jump table index " + std::to_string(index) + " of " + std::to_string(op.count));
+            report(w, op, FindingKind::trap, lane,
+                   "jump table index " + std::to_string(index) + " of " + std::to_string(op.count));
             lost |= 1U << lane;
         }
     }
@@ -249,12 +250,14 @@ bool force_waiting(Warp& w) {
     uint32_t present = 0;
     for (uint32_t left = w.waiting; left != 0; left &= left - 1)
         if (w.pc[first_lane(left)] == position && w.wanted[first_lane(left)] == mask) present |= 1U << first_lane(left);
-    const uint32_t missing = mask & w.live & ~present;
-    const std::string message = "waits for lane " + std::to_string(first_lane(missing)) +
-                                " of its warp, which does not come here: " + std::to_string(__builtin_popcount(present)) +
-                                " of " + std::to_string(__builtin_popcount(mask & w.live)) + " lanes are there";
+    const uint32_t missing = (mask & w.live & ~present) != 0 ? mask & w.live & ~present : present;
+    const std::string message =
+        "waits for lane " + std::to_string(first_lane(missing)) +
+        " of its warp, which does not come here: " + std::to_string(__builtin_popcount(present)) + " of " +
+        std::to_string(__builtin_popcount(mask & w.live)) + " lanes are there";
     w.active = present;
-    report(w, op, op.control == Control::barrier ? FindingKind::barrier_divergence : FindingKind::warp_mask, first, message);
+    report(w, op, op.control == Control::barrier ? FindingKind::barrier_divergence : FindingKind::warp_mask, first,
+           message);
     w.waiting &= ~present;
     run_together(w, op, present);
     return true;

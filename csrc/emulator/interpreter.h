@@ -1,9 +1,9 @@
 // Runs the threads of a warp.
 //
-// Every thread has a program counter of its own. Of the threads that can run, those at the lowest position run together;
-// positions are ordered so that this makes diverged threads meet at the immediate post-dominator of their branch (see
-// flow.h). Threads that spin while others of their warp wait give way from time to time. Instructions that need several
-// threads (shfl.sync, mma.sync, bar.warp.sync, ...) hold those that come first until the others are there.
+// Every thread has a program counter of its own. Of the threads that can run, those at the lowest position run
+// together; positions are ordered so that this makes diverged threads meet at the immediate post-dominator of their
+// branch (see flow.h). Threads that spin while others of their warp wait give way from time to time. Instructions that
+// need several threads (shfl.sync, mma.sync, bar.warp.sync, ...) hold those that come first until the others are there.
 #pragma once
 #include "emulator/machine.h"
 

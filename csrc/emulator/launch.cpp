@@ -25,11 +25,14 @@ void check_launch(const KernelInfo& kernel, const LaunchOptions& options, size_t
                 options.block.y <= 1024 && options.block.z <= 64,
             where + "a block of " + dims(options.block) + " threads; the kernel takes 1 to " +
                 std::to_string(kernel.max_threads) + ", at most 1024, 1024 and 64 a side");
-    require(options.grid.count() >= 1 && options.grid.x <= 0x7fffffffU && options.grid.y <= 65535 && options.grid.z <= 65535,
+    require(options.grid.count() >= 1 && options.grid.x <= 0x7fffffffU && options.grid.y <= 65535 &&
+                options.grid.z <= 65535,
             where + "a grid of " + dims(options.grid) + " blocks; x goes to 2^31 - 1, y and z to 65535");
-    require(shared <= kMaxSharedBytes, where + std::to_string(shared) + " bytes of shared memory; no GPU has more than " +
+    require(shared <= kMaxSharedBytes, where + std::to_string(shared) +
+                                           " bytes of shared memory; no GPU has more than " +
                                            std::to_string(kMaxSharedBytes) + " a block");
-    require(param_bytes >= kernel.parameter_bytes, where + std::to_string(param_bytes) + " bytes of parameters; the kernel takes " +
+    require(param_bytes >= kernel.parameter_bytes, where + std::to_string(param_bytes) +
+                                                       " bytes of parameters; the kernel takes " +
                                                        std::to_string(kernel.parameter_bytes));
 }
 
@@ -94,8 +97,9 @@ Report launch(const Module& module, const std::string& kernel, const void* param
     launch.regions = options.regions;
     for (const GlobalVariable& g : module.globals())
         launch.regions.push_back({reinterpret_cast<uintptr_t>(g.address), g.bytes, g.name, g.writable});
-    std::sort(launch.regions.begin(), launch.regions.end(),
-              [](const Region& a, const Region& b) { return a.begin < b.begin || (a.begin == b.begin && a.bytes < b.bytes); });
+    std::sort(launch.regions.begin(), launch.regions.end(), [](const Region& a, const Region& b) {
+        return a.begin < b.begin || (a.begin == b.begin && a.bytes < b.bytes);
+    });
 
     Report result;
     result.kernel = kernel;

@@ -58,9 +58,9 @@ std::vector<Token> tokenize(std::string_view text) {
         } else if (std::isdigit(static_cast<unsigned char>(c)) != 0) {
             size_t end = at + 1;
             const bool plain = !(c == '0' && end < text.size() && std::isalpha(static_cast<unsigned char>(text[end])));
-            while (end < text.size() &&
-                   (std::isalnum(static_cast<unsigned char>(text[end])) != 0 || text[end] == '.' ||
-                    (plain && (text[end] == '+' || text[end] == '-') && (text[end - 1] == 'e' || text[end - 1] == 'E'))))
+            while (end < text.size() && (std::isalnum(static_cast<unsigned char>(text[end])) != 0 || text[end] == '.' ||
+                                         (plain && (text[end] == '+' || text[end] == '-') &&
+                                          (text[end - 1] == 'e' || text[end - 1] == 'E'))))
                 ++end;
             add(Token::Kind::number, at, end);
             at = end;

@@ -1,7 +1,7 @@
 // The state of the machine and its instructions in the form they run.
 //
-// A register of a warp is 32 lanes side by side, in 2, 4 or 8 bytes each; an operand is the byte offset of such a row in
-// the warp's register file or, with the top bit set, in the kernel's constants. Predicates are bit masks of lanes.
+// A register of a warp is 32 lanes side by side, in 2, 4 or 8 bytes each; an operand is the byte offset of such a row
+// in the warp's register file or, with the top bit set, in the kernel's constants. Predicates are bit masks of lanes.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -14,6 +14,13 @@
 #include "emulator/emulator.h"
 #include "emulator/flow.h"
 #include "emulator/types.h"
+
+// Lanes do not depend on one another, even where an operand and the result share a row.
+#if defined(__clang__)
+#define VLMK_INDEPENDENT_LANES _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define VLMK_INDEPENDENT_LANES _Pragma("GCC ivdep")
+#endif
 
 namespace vlmk::emulator {
 
@@ -44,9 +51,9 @@ enum class Control : uint8_t {
     indexed_branch,
     exit,
     trap,
-    warp_sync,       // runs when all lanes its mask names are here
-    warp_barrier,    // bar.warp.sync: the same, but any of them will do
-    barrier,         // bar.sync, bar.red, bar.arrive
+    warp_sync,     // runs when all lanes its mask names are here
+    warp_barrier,  // bar.warp.sync: the same, but any of them will do
+    barrier,       // bar.sync, bar.red, bar.arrive
 };
 
 // Where an address points, as far as the program says.
@@ -58,7 +65,7 @@ struct Op {
     uint64_t value = 0;                   // address offset, immediate
     uint32_t list = 0, count = 0;         // further operands in Program::operands
     uint32_t target = 0;
-    uint32_t flags = 0;                   // of the handler
+    uint32_t flags = 0;  // of the handler
     uint16_t guard = kNoPredicate;
     bool guard_negated = false;
     Control control = Control::none;
@@ -70,13 +77,13 @@ struct Op {
 
 // Flags that several families share.
 enum OpFlag : uint32_t {
-    kAddress64 = 1U << 0,   // the address register has 64 bits
-    kFullMask = 1U << 1,    // the member mask is the constant -1
-    kAligned = 1U << 2,     // all threads of the warp run this together
-    kStrong = 1U << 3,      // volatile, relaxed, acquire, release: no data race among these
-    kHasCount = 1U << 4,    // barrier with a thread count
-    kArrive = 1U << 5,      // barrier that does not wait
-    kFamily = 8,            // first bit that a family may use for itself
+    kAddress64 = 1U << 0,  // the address register has 64 bits
+    kFullMask = 1U << 1,   // the member mask is the constant -1
+    kAligned = 1U << 2,    // all threads of the warp run this together
+    kStrong = 1U << 3,     // volatile, relaxed, acquire, release: no data race among these
+    kHasCount = 1U << 4,   // barrier with a thread count
+    kArrive = 1U << 5,     // barrier that does not wait
+    kFamily = 8,           // first bit that a family may use for itself
 };
 
 struct SourceLine {
@@ -141,7 +148,7 @@ struct alignas(64) Warp {
     uint32_t* predicates = nullptr;
     uint32_t active = 0;  // lanes the running op is for
     uint32_t index = 0;
-    uint32_t live = 0;    // lanes that have not exited
+    uint32_t live = 0;  // lanes that have not exited
     uint32_t started = 0;
     uint32_t waiting = 0;     // lanes at a warp_sync or warp_barrier op, for others
     uint32_t at_barrier = 0;  // lanes that have arrived at a barrier of the block
@@ -232,7 +239,7 @@ VLMK_INLINE const uint32_t* list(const Warp& w, const Op& op) { return w.block->
 template <class Body>
 VLMK_INLINE void each_lane(uint32_t active, const Body& body) {
     if (active == kAllLanes) {
-#pragma GCC ivdep
+        VLMK_INDEPENDENT_LANES
         for (uint32_t lane = 0; lane < kLanes; ++lane) body(lane);
     } else {
         for (; active != 0; active &= active - 1) body(static_cast<uint32_t>(__builtin_ctz(active)));

@@ -49,8 +49,8 @@ void report_global(Warp& w, const Op& op, AccessKind kind, uint32_t lane, uint64
     if (before != nullptr && inside(*before, address, bytes))
         message += ", inside '" + before->name + "', which may only be read";
     else if (before != nullptr && past < before->bytes + kNear && past - before->bytes <= ahead)
-        message += ", byte " + std::to_string(past) + " of '" + before->name + "', which has " +
-                   std::to_string(before->bytes);
+        message +=
+            ", byte " + std::to_string(past) + " of '" + before->name + "', which has " + std::to_string(before->bytes);
     else if (after != nullptr && ahead < kNear)
         message += ", " + std::to_string(ahead) + " bytes before '" + after->name + "'";
     else
@@ -59,9 +59,9 @@ void report_global(Warp& w, const Op& op, AccessKind kind, uint32_t lane, uint64
 }
 
 void misaligned(Warp& w, const Op& op, AccessKind kind, uint32_t lane, uint64_t address, uint32_t bytes) {
-    report(w, op, FindingKind::misaligned, lane,
-           verb(kind) + std::string("at ") + hexadecimal(address) + ", which is no multiple of " +
-               std::to_string(bytes));
+    report(
+        w, op, FindingKind::misaligned, lane,
+        verb(kind) + std::string("at ") + hexadecimal(address) + ", which is no multiple of " + std::to_string(bytes));
 }
 
 void count_global(GlobalTraffic& traffic, const Access& access, uint32_t lanes, uint32_t bytes) {
@@ -88,10 +88,14 @@ void count_global(GlobalTraffic& traffic, const Access& access, uint32_t lanes, 
 
 GlobalTraffic& traffic_of(Counters& counters, AccessKind kind) {
     switch (kind) {
-        case AccessKind::load: return counters.global_load;
-        case AccessKind::store: return counters.global_store;
-        case AccessKind::atomic: return counters.global_atomic;
-        default: return counters.global_async;
+        case AccessKind::load:
+            return counters.global_load;
+        case AccessKind::store:
+            return counters.global_store;
+        case AccessKind::atomic:
+            return counters.global_atomic;
+        default:
+            return counters.global_async;
     }
 }
 
@@ -140,8 +144,8 @@ void resolve_shared_lanes(Warp& w, const Op& op, AccessKind kind, Span span, uin
         }
     }
     if (block.counters && lanes != 0)
-        count_shared(kind == AccessKind::load ? block.traffic.shared_load : block.traffic.shared_store,
-                     access.shared, lanes, bytes);
+        count_shared(kind == AccessKind::load ? block.traffic.shared_load : block.traffic.shared_store, access.shared,
+                     lanes, bytes);
     access.lanes |= lanes;
     access.in_shared |= lanes;
 }
@@ -209,21 +213,34 @@ void resolve(Warp& w, const Op& op, const Address& from, AccessKind kind, uint32
     const Span span{bytes, align};
     switch (from.space) {
         case AddressSpace::global:
-        case AddressSpace::constant: return resolve_global(w, op, kind, span, lanes, access);
-        case AddressSpace::shared: return resolve_shared_lanes(w, op, kind, span, lanes, access);
-        case AddressSpace::local: return resolve_local(w, op, kind, span, lanes, access);
-        case AddressSpace::parameter: return resolve_parameter(w, op, kind, span, lanes, access);
-        case AddressSpace::generic: break;
+        case AddressSpace::constant:
+            return resolve_global(w, op, kind, span, lanes, access);
+        case AddressSpace::shared:
+            return resolve_shared_lanes(w, op, kind, span, lanes, access);
+        case AddressSpace::local:
+            return resolve_local(w, op, kind, span, lanes, access);
+        case AddressSpace::parameter:
+            return resolve_parameter(w, op, kind, span, lanes, access);
+        case AddressSpace::generic:
+            break;
     }
     uint32_t global = 0, shared = 0, local = 0, parameter = 0;
     for (uint32_t left = lanes; left != 0; left &= left - 1) {
         const auto lane = static_cast<uint32_t>(__builtin_ctz(left));
         const uint32_t bit = 1U << lane;
         switch (access.address[lane] & kWindowMask) {
-            case kSharedWindow: shared |= bit; break;
-            case kLocalWindow: local |= bit; break;
-            case kParameterWindow: parameter |= bit; break;
-            default: global |= bit; continue;
+            case kSharedWindow:
+                shared |= bit;
+                break;
+            case kLocalWindow:
+                local |= bit;
+                break;
+            case kParameterWindow:
+                parameter |= bit;
+                break;
+            default:
+                global |= bit;
+                continue;
         }
         access.address[lane] &= ~kWindowMask;
     }
@@ -255,6 +272,21 @@ void count_shared(SharedTraffic& traffic, const uint32_t* shared, uint32_t lanes
     for (uint32_t first = 0; first < kLanes; first += lanes_per_pass) {
         const uint32_t group = lanes & (lanes_per_pass == 32 ? kAllLanes : ((1U << lanes_per_pass) - 1) << first);
         if (group == 0) continue;
+        if (bytes == 16) {  // rows of four banks; the same row goes to all who ask
+            uint32_t rows[8], load[8] = {}, count = 0, worst = 1;
+            for (uint32_t left = group; left != 0; left &= left - 1) {
+                const uint32_t row = shared[__builtin_ctz(left)] >> 4;
+                bool known = false;
+                if (load[row & 7] != 0)
+                    for (uint32_t i = 0; i < count && !known; ++i) known = rows[i] == row;
+                if (known) continue;
+                rows[count++] = row;
+                worst = std::max(worst, ++load[row & 7]);
+            }
+            traffic.wavefronts += worst;
+            traffic.ideal_wavefronts += 1;
+            continue;
+        }
         uint32_t words[kLanes * 4], load[32] = {}, count = 0, worst = 1;
         for (uint32_t left = group; left != 0; left &= left - 1) {
             const uint32_t offset = shared[__builtin_ctz(left)];
@@ -347,9 +379,12 @@ template <template <class, class> class Pick, class Register>
 Handler pick_memory(Type type) {
     switch (type) {
         case Type::b8:
-        case Type::u8: return Pick<uint8_t, Register>::handler;
-        case Type::s8: return Pick<int8_t, Register>::handler;
-        default: break;
+        case Type::u8:
+            return Pick<uint8_t, Register>::handler;
+        case Type::s8:
+            return Pick<int8_t, Register>::handler;
+        default:
+            break;
     }
     if constexpr (sizeof(Register) >= 2) {
         if (type == Type::s16) return Pick<int16_t, Register>::handler;
@@ -367,10 +402,14 @@ template <template <class, class> class Pick>
 Handler pick(Type type, Type register_type) {
     switch (size_of(register_type)) {
         case 1:
-        case 2: return pick_memory<Pick, uint16_t>(type);
-        case 4: return pick_memory<Pick, uint32_t>(type);
-        case 8: return pick_memory<Pick, uint64_t>(type);
-        default: return nullptr;
+        case 2:
+            return pick_memory<Pick, uint16_t>(type);
+        case 4:
+            return pick_memory<Pick, uint32_t>(type);
+        case 8:
+            return pick_memory<Pick, uint64_t>(type);
+        default:
+            return nullptr;
     }
 }
 template <class M, class R>

@@ -9,9 +9,9 @@ enum class AccessKind : uint8_t { load, store, atomic, async_read };
 struct Access {
     uint64_t address[kLanes];  // as the program says, offset included
     uint8_t* pointer[kLanes];
-    uint32_t shared[kLanes];   // offset in shared memory
-    uint32_t lanes = 0;        // that may go ahead
-    uint32_t in_shared = 0;    // those of them that are in shared memory
+    uint32_t shared[kLanes];  // offset in shared memory
+    uint32_t lanes = 0;       // that may go ahead
+    uint32_t in_shared = 0;   // those of them that are in shared memory
 };
 
 struct Address {

@@ -15,13 +15,19 @@ struct Format {
 };
 Format format(Type type) {
     switch (type) {
-        case Type::f16: return {10, 5, 15, true, 0x7bff, 0x7fff};
-        case Type::bf16: return {7, 8, 127, true, 0x7f7f, 0x7fff};
+        case Type::f16:
+            return {10, 5, 15, true, 0x7bff, 0x7fff};
+        case Type::bf16:
+            return {7, 8, 127, true, 0x7f7f, 0x7fff};
         case Type::tf32:  // a float whose low 13 bits are zero
-        case Type::f32: return {23, 8, 127, true, 0x7f7fffff, 0x7fffffff};
-        case Type::f64: return {52, 11, 1023, true, 0x7fefffffffffffff, 0x7ff8000000000000};
-        case Type::e5m2: return {2, 5, 15, true, 0x7b, 0x7f};
-        default: return {3, 4, 7, false, 0x7e, 0x7f};
+        case Type::f32:
+            return {23, 8, 127, true, 0x7f7fffff, 0x7fffffff};
+        case Type::f64:
+            return {52, 11, 1023, true, 0x7fefffffffffffff, 0x7ff8000000000000};
+        case Type::e5m2:
+            return {2, 5, 15, true, 0x7b, 0x7f};
+        default:
+            return {3, 4, 7, false, 0x7e, 0x7f};
     }
 }
 
@@ -38,11 +44,20 @@ uint64_t shifted(uint64_t value, int32_t shift, bool sticky, Rounding rounding, 
         more = rest > middle || (rest == middle && sticky);
     }
     switch (rounding) {
-        case Rounding::rz: break;
-        case Rounding::rm: kept += negative && inexact ? 1 : 0; break;
-        case Rounding::rp: kept += !negative && inexact ? 1 : 0; break;
-        case Rounding::rna: kept += half ? 1 : 0; break;
-        default: kept += more || (half && (kept & 1) != 0) ? 1 : 0; break;
+        case Rounding::rz:
+            break;
+        case Rounding::rm:
+            kept += negative && inexact ? 1 : 0;
+            break;
+        case Rounding::rp:
+            kept += !negative && inexact ? 1 : 0;
+            break;
+        case Rounding::rna:
+            kept += half ? 1 : 0;
+            break;
+        default:
+            kept += more || (half && (kept & 1) != 0) ? 1 : 0;
+            break;
     }
     return kept;
 }
@@ -93,9 +108,9 @@ uint64_t to_float_bits(const Exact& value, Type type, Rounding rounding, bool fi
     }
     const bool normal = kept >> mantissa_bits != 0;
     const int64_t biased = normal ? exponent - lowest + 1 : 0;
-    const uint64_t bits = ((static_cast<uint64_t>(biased) << mantissa_bits) |
-                           (kept & ((uint64_t{1} << mantissa_bits) - 1)))
-                          << (f.mantissa_bits - mantissa_bits);
+    const uint64_t bits =
+        ((static_cast<uint64_t>(biased) << mantissa_bits) | (kept & ((uint64_t{1} << mantissa_bits) - 1)))
+        << (f.mantissa_bits - mantissa_bits);
     if (biased >= (int64_t{1} << f.exponent_bits) || bits > f.largest) {
         const bool towards_zero = rounding == Rounding::rz || (rounding == Rounding::rm && !value.negative) ||
                                   (rounding == Rounding::rp && value.negative);

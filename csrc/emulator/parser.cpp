@@ -79,7 +79,7 @@ class Parser {
     Operand named(const std::string& name);
     void address(Operand& operand);
     template <class Map>
-    int32_t look_up(Map Scope::*map, const std::string& name) const {
+    int32_t look_up(Map Scope::* map, const std::string& name) const {
         for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope)
             if (auto found = ((*scope).*map).find(name); found != ((*scope).*map).end()) return found->second;
         return -1;
@@ -322,9 +322,7 @@ void Parser::function(bool entry) {
     ast_.functions.push_back(std::move(f));
 }
 
-void Parser::body(Function& f) {
-    block(f);
-}
+void Parser::body(Function& f) { block(f); }
 
 // After the opening brace, up to and with the closing one.
 void Parser::block(Function& f) {

@@ -18,7 +18,8 @@ void add_registers(const Operand& o, std::vector<int32_t>& to) {
 
 bool has_destination(const Instruction& i) {
     static const std::unordered_set<std::string> kWithout = {
-        "bra", "brx", "call", "exit", "ret", "trap", "nanosleep", "membar", "fence", "griddepcontrol", "setmaxnreg", "pmevent"};
+        "bra",       "brx",    "call",  "exit",           "ret",        "trap",
+        "nanosleep", "membar", "fence", "griddepcontrol", "setmaxnreg", "pmevent"};
     if (i.operands.empty() || i.operands[0].kind == Operand::Kind::memory) return false;
     if (i.opcode == "bar" || i.opcode == "barrier")
         return std::find(i.words.begin(), i.words.end(), "red") != i.words.end();

@@ -7,27 +7,38 @@ namespace vlmk::emulator {
 
 const char* name(FindingKind kind) {
     switch (kind) {
-        case FindingKind::out_of_bounds_global: return "out_of_bounds_global";
-        case FindingKind::out_of_bounds_shared: return "out_of_bounds_shared";
-        case FindingKind::out_of_bounds_local: return "out_of_bounds_local";
-        case FindingKind::misaligned: return "misaligned";
-        case FindingKind::uninitialised_shared: return "uninitialised_shared";
-        case FindingKind::shared_race: return "shared_race";
-        case FindingKind::async_copy_in_flight: return "async_copy_in_flight";
-        case FindingKind::barrier_divergence: return "barrier_divergence";
-        case FindingKind::deadlock: return "deadlock";
-        case FindingKind::warp_mask: return "warp_mask";
-        case FindingKind::trap: return "trap";
+        case FindingKind::out_of_bounds_global:
+            return "out_of_bounds_global";
+        case FindingKind::out_of_bounds_shared:
+            return "out_of_bounds_shared";
+        case FindingKind::out_of_bounds_local:
+            return "out_of_bounds_local";
+        case FindingKind::misaligned:
+            return "misaligned";
+        case FindingKind::uninitialised_shared:
+            return "uninitialised_shared";
+        case FindingKind::shared_race:
+            return "shared_race";
+        case FindingKind::async_copy_in_flight:
+            return "async_copy_in_flight";
+        case FindingKind::barrier_divergence:
+            return "barrier_divergence";
+        case FindingKind::deadlock:
+            return "deadlock";
+        case FindingKind::warp_mask:
+            return "warp_mask";
+        case FindingKind::trap:
+            return "trap";
     }
     return "unknown";
 }
 
 const char* name(InstructionClass instruction_class) {
     static const char* const kNames[] = {
-        "integer",     "floating",    "half",         "special",      "conversion",   "move",
-        "compare",     "global_load", "global_store", "shared_load",  "shared_store", "local_memory",
-        "parameter",   "generic",     "atomic",       "matrix_load",  "tensor",       "async_copy",
-        "warp",        "barrier",     "control",      "other",
+        "integer",   "floating",    "half",         "special",     "conversion",   "move",
+        "compare",   "global_load", "global_store", "shared_load", "shared_store", "local_memory",
+        "parameter", "generic",     "atomic",       "matrix_load", "tensor",       "async_copy",
+        "warp",      "barrier",     "control",      "other",
     };
     static_assert(sizeof(kNames) / sizeof(kNames[0]) == kInstructionClasses);
     return kNames[static_cast<size_t>(instruction_class)];
@@ -53,12 +64,14 @@ std::string triple(const Dim3& d) {
 }
 std::string grouped(uint64_t value) {
     std::string digits = std::to_string(value);
-    for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3) digits.insert(static_cast<size_t>(at), 1, ',');
+    for (auto at = static_cast<std::ptrdiff_t>(digits.size()) - 3; at > 0; at -= 3)
+        digits.insert(static_cast<size_t>(at), 1, ',');
     return digits;
 }
 std::string ratio(uint64_t actual, uint64_t ideal) {
     char text[32];
-    std::snprintf(text, sizeof text, "%.2f", ideal == 0 ? 1.0 : static_cast<double>(actual) / static_cast<double>(ideal));
+    std::snprintf(text, sizeof text, "%.2f",
+                  ideal == 0 ? 1.0 : static_cast<double>(actual) / static_cast<double>(ideal));
     return text;
 }
 

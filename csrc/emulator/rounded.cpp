@@ -11,13 +11,20 @@ template <class T>
 T compute(FloatOp op, T a, T b, T c) {
     volatile T x = a, y = b, z = c;  // not moved across the change of mode
     switch (op) {
-        case FloatOp::add: return x + y;
-        case FloatOp::sub: return x - y;
-        case FloatOp::mul: return x * y;
-        case FloatOp::div: return x / y;
-        case FloatOp::fma: return std::fma(static_cast<T>(x), static_cast<T>(y), static_cast<T>(z));
-        case FloatOp::rcp: return 1 / x;
-        default: return std::sqrt(static_cast<T>(x));
+        case FloatOp::add:
+            return x + y;
+        case FloatOp::sub:
+            return x - y;
+        case FloatOp::mul:
+            return x * y;
+        case FloatOp::div:
+            return x / y;
+        case FloatOp::fma:
+            return std::fma(static_cast<T>(x), static_cast<T>(y), static_cast<T>(z));
+        case FloatOp::rcp:
+            return 1 / x;
+        default:
+            return std::sqrt(static_cast<T>(x));
     }
 }
 
@@ -36,8 +43,8 @@ void rounded(Warp& w, const Op& op) {
     std::fesetround(rounding == Rounding::rz ? FE_TOWARDZERO : rounding == Rounding::rm ? FE_DOWNWARD : FE_UPWARD);
     for (uint32_t left = w.active; left != 0; left &= left - 1) {
         const auto i = static_cast<uint32_t>(__builtin_ctz(left));
-        volatile T result = flushes ? flush(compute(kind, flush(a[i]), flush(b[i]), flush(c[i])))
-                                    : compute(kind, a[i], b[i], c[i]);
+        volatile T result =
+            flushes ? flush(compute(kind, flush(a[i]), flush(b[i]), flush(c[i]))) : compute(kind, a[i], b[i], c[i]);
         d[i] = result;
     }
     std::fesetround(before);
@@ -52,10 +59,14 @@ void fixed(Warp& w, const Op& op) {
 template <class T, FloatOp Kind, bool Flush>
 Handler by_rounding(Rounding rounding) {
     switch (rounding) {
-        case Rounding::rz: return fixed<T, Kind, Rounding::rz, Flush>;
-        case Rounding::rm: return fixed<T, Kind, Rounding::rm, Flush>;
-        case Rounding::rp: return fixed<T, Kind, Rounding::rp, Flush>;
-        default: return nullptr;
+        case Rounding::rz:
+            return fixed<T, Kind, Rounding::rz, Flush>;
+        case Rounding::rm:
+            return fixed<T, Kind, Rounding::rm, Flush>;
+        case Rounding::rp:
+            return fixed<T, Kind, Rounding::rp, Flush>;
+        default:
+            return nullptr;
     }
 }
 template <FloatOp Kind>
@@ -69,14 +80,22 @@ Handler by_type(Type type, Rounding rounding, bool flush) {
 
 Handler rounded_handler(FloatOp op, Type type, Rounding rounding, bool flush) {
     switch (op) {
-        case FloatOp::add: return by_type<FloatOp::add>(type, rounding, flush);
-        case FloatOp::sub: return by_type<FloatOp::sub>(type, rounding, flush);
-        case FloatOp::mul: return by_type<FloatOp::mul>(type, rounding, flush);
-        case FloatOp::div: return by_type<FloatOp::div>(type, rounding, flush);
-        case FloatOp::fma: return by_type<FloatOp::fma>(type, rounding, flush);
-        case FloatOp::rcp: return by_type<FloatOp::rcp>(type, rounding, flush);
-        case FloatOp::sqrt: return by_type<FloatOp::sqrt>(type, rounding, flush);
-        default: return nullptr;
+        case FloatOp::add:
+            return by_type<FloatOp::add>(type, rounding, flush);
+        case FloatOp::sub:
+            return by_type<FloatOp::sub>(type, rounding, flush);
+        case FloatOp::mul:
+            return by_type<FloatOp::mul>(type, rounding, flush);
+        case FloatOp::div:
+            return by_type<FloatOp::div>(type, rounding, flush);
+        case FloatOp::fma:
+            return by_type<FloatOp::fma>(type, rounding, flush);
+        case FloatOp::rcp:
+            return by_type<FloatOp::rcp>(type, rounding, flush);
+        case FloatOp::sqrt:
+            return by_type<FloatOp::sqrt>(type, rounding, flush);
+        default:
+            return nullptr;
     }
 }
 

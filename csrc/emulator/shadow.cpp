@@ -40,8 +40,8 @@ uint32_t some_lane(uint32_t lane) { return lane == kWholeWarp ? 0 : lane; }
 
 void race(Warp& w, const Op& op, uint32_t lane, uint32_t offset, const char* what, uint32_t stamp, uint32_t other_op) {
     report(w, op, FindingKind::shared_race, some_lane(lane),
-           std::string(what) + " shared byte " + std::to_string(offset) + " without a barrier after " +
-               who(w, stamp) + at_line(w, other_op));
+           std::string(what) + " shared byte " + std::to_string(offset) + " without a barrier after " + who(w, stamp) +
+               at_line(w, other_op));
 }
 
 void read_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool strong, Cell& cell) {
@@ -64,7 +64,8 @@ void read_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool stron
 
 // `changes` tells whether the bytes will differ from what is there; it is asked only where that matters.
 template <class Changes>
-void write_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool strong, const Changes& changes, Cell& cell) {
+void write_cell(Warp& w, const Op& op, uint32_t lane, uint32_t offset, bool strong, const Changes& changes,
+                Cell& cell) {
     if (cell.in_flight) {
         report(w, op, FindingKind::async_copy_in_flight, some_lane(lane),
                "writes shared byte " + std::to_string(offset) + " that the cp.async" + at_line(w, cell.writer_op) +

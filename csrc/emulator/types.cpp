@@ -10,13 +10,13 @@ struct Entry {
 };
 // In the order of the enumeration.
 constexpr Entry kTypes[] = {
-    {"none", 0, Type::none},  {"pred", 0, Type::pred},   {"b8", 1, Type::b8},      {"u8", 1, Type::b8},
-    {"s8", 1, Type::b8},      {"b16", 2, Type::b16},     {"u16", 2, Type::b16},    {"s16", 2, Type::b16},
-    {"b32", 4, Type::b32},    {"u32", 4, Type::b32},     {"s32", 4, Type::b32},    {"b64", 8, Type::b64},
-    {"u64", 8, Type::b64},    {"s64", 8, Type::b64},     {"b128", 16, Type::b128}, {"f16", 2, Type::b16},
-    {"f16x2", 4, Type::b32},  {"bf16", 2, Type::b16},    {"bf16x2", 4, Type::b32}, {"tf32", 4, Type::b32},
-    {"f32", 4, Type::b32},    {"f64", 8, Type::b64},     {"e4m3", 1, Type::b8},    {"e5m2", 1, Type::b8},
-    {"e4m3x2", 2, Type::b16}, {"e5m2x2", 2, Type::b16},  {"u16x2", 4, Type::b32},  {"s16x2", 4, Type::b32},
+    {"none", 0, Type::none},  {"pred", 0, Type::pred},  {"b8", 1, Type::b8},      {"u8", 1, Type::b8},
+    {"s8", 1, Type::b8},      {"b16", 2, Type::b16},    {"u16", 2, Type::b16},    {"s16", 2, Type::b16},
+    {"b32", 4, Type::b32},    {"u32", 4, Type::b32},    {"s32", 4, Type::b32},    {"b64", 8, Type::b64},
+    {"u64", 8, Type::b64},    {"s64", 8, Type::b64},    {"b128", 16, Type::b128}, {"f16", 2, Type::b16},
+    {"f16x2", 4, Type::b32},  {"bf16", 2, Type::b16},   {"bf16x2", 4, Type::b32}, {"tf32", 4, Type::b32},
+    {"f32", 4, Type::b32},    {"f64", 8, Type::b64},    {"e4m3", 1, Type::b8},    {"e5m2", 1, Type::b8},
+    {"e4m3x2", 2, Type::b16}, {"e5m2x2", 2, Type::b16}, {"u16x2", 4, Type::b32},  {"s16x2", 4, Type::b32},
 };
 const Entry& entry(Type type) { return kTypes[static_cast<size_t>(type)]; }
 

@@ -68,9 +68,15 @@ void vote(Warp& w, const Op& op) {
     if ((op.flags & kSourceNegated) != 0) p = ~p;
     p &= w.active;
     switch (static_cast<Vote>(op.value)) {
-        case Vote::all: set_predicate(w, op.d, p == w.active ? kAllLanes : 0); break;
-        case Vote::any: set_predicate(w, op.d, p != 0 ? kAllLanes : 0); break;
-        case Vote::uni: set_predicate(w, op.d, p == 0 || p == w.active ? kAllLanes : 0); break;
+        case Vote::all:
+            set_predicate(w, op.d, p == w.active ? kAllLanes : 0);
+            break;
+        case Vote::any:
+            set_predicate(w, op.d, p != 0 ? kAllLanes : 0);
+            break;
+        case Vote::uni:
+            set_predicate(w, op.d, p == 0 || p == w.active ? kAllLanes : 0);
+            break;
         case Vote::ballot: {
             uint32_t* d = result_row<uint32_t>(w, op.d);
             each_lane(w.active, [=](uint32_t i) { d[i] = p; });
@@ -94,7 +100,8 @@ void match_any(Warp& w, const Op& op) {
 void match_all(Warp& w, const Op& op) {
     const uint64_t first = value_of(w, op, first_lane(w.active));
     bool same = true;
-    for (uint32_t left = w.active; left != 0; left &= left - 1) same = same && value_of(w, op, first_lane(left)) == first;
+    for (uint32_t left = w.active; left != 0; left &= left - 1)
+        same = same && value_of(w, op, first_lane(left)) == first;
     const uint32_t result = same ? w.active : 0;
     uint32_t* d = result_row<uint32_t>(w, op.d);
     each_lane(w.active, [=](uint32_t i) { d[i] = result; });
@@ -109,14 +116,30 @@ void redux(Warp& w, const Op& op) {
         const uint32_t x = a[first_lane(left)];
         const auto sx = static_cast<int32_t>(x), st = static_cast<int32_t>(total);
         switch (kind) {
-            case Reduction::add: total += x; break;
-            case Reduction::min_u: total = std::min(total, x); break;
-            case Reduction::max_u: total = std::max(total, x); break;
-            case Reduction::min_s: total = static_cast<uint32_t>(std::min(st, sx)); break;
-            case Reduction::max_s: total = static_cast<uint32_t>(std::max(st, sx)); break;
-            case Reduction::and_: total &= x; break;
-            case Reduction::or_: total |= x; break;
-            case Reduction::xor_: total ^= x; break;
+            case Reduction::add:
+                total += x;
+                break;
+            case Reduction::min_u:
+                total = std::min(total, x);
+                break;
+            case Reduction::max_u:
+                total = std::max(total, x);
+                break;
+            case Reduction::min_s:
+                total = static_cast<uint32_t>(std::min(st, sx));
+                break;
+            case Reduction::max_s:
+                total = static_cast<uint32_t>(std::max(st, sx));
+                break;
+            case Reduction::and_:
+                total &= x;
+                break;
+            case Reduction::or_:
+                total |= x;
+                break;
+            case Reduction::xor_:
+                total ^= x;
+                break;
         }
     }
     uint32_t* d = result_row<uint32_t>(w, op.d);
@@ -186,29 +209,25 @@ void ldmatrix(Warp& w, const Op& op) {
     if (w.block->checks)
         for (uint32_t lane = 0; lane < 8 * op.count; ++lane)
             if ((rows.valid >> lane & 1) != 0) shadow_read(w, op, kWholeWarp, rows.offset[lane], 16, false);
-    if (w.block->counters && rows.valid != 0)
-        count_shared(w.block->traffic.shared_load, rows.offset, rows.valid, 16);
+    if (w.block->counters && rows.valid != 0) count_shared(w.block->traffic.shared_load, rows.offset, rows.valid, 16);
+    const bool transpose = (op.flags & kTranspose) != 0;
     for (uint32_t matrix = 0; matrix < op.count; ++matrix) {
-        uint16_t values[8][8];
-        for (uint32_t r = 0; r < 8; ++r) {
-            const uint8_t* data = rows.data[matrix * 8 + r];
-            if (data != nullptr)
-                std::memcpy(values[r], data, 16);
-            else
-                std::fill(values[r], values[r] + 8, kPoison);
-        }
         // Lane after lane, a register is the matrix itself: two columns each.
         auto* d = result_row<uint16_t>(w, list(w, op)[matrix]);
-        const bool transpose = (op.flags & kTranspose) != 0;
-        for (uint32_t r = 0; r < 8; ++r)
-            for (uint32_t c = 0; c < 8; ++c) d[r * 8 + c] = transpose ? values[c][r] : values[r][c];
+        for (uint32_t r = 0; r < 8; ++r) {
+            uint16_t values[8] = {kPoison, kPoison, kPoison, kPoison, kPoison, kPoison, kPoison, kPoison};
+            if (const uint8_t* data = rows.data[matrix * 8 + r]) std::memcpy(values, data, 16);
+            if (transpose)
+                for (uint32_t c = 0; c < 8; ++c) d[c * 8 + r] = values[c];
+            else
+                std::memcpy(d + r * 8, values, 16);
+        }
     }
 }
 
 void stmatrix(Warp& w, const Op& op) {
     const Rows rows = matrix_rows(w, op);
-    if (w.block->counters && rows.valid != 0)
-        count_shared(w.block->traffic.shared_store, rows.offset, rows.valid, 16);
+    if (w.block->counters && rows.valid != 0) count_shared(w.block->traffic.shared_store, rows.offset, rows.valid, 16);
     for (uint32_t matrix = 0; matrix < op.count; ++matrix) {
         const auto* a = row<uint16_t>(w, list(w, op)[matrix]);
         const bool transpose = (op.flags & kTranspose) != 0;

@@ -16,17 +16,17 @@ enum WarpFlag : uint32_t {
 };
 
 // The member mask is operand op.target. op.value picks the variant.
-void shfl(Warp& w, const Op& op);        // d, a, b, c; predicate op.count
-void vote(Warp& w, const Op& op);        // predicate or row d, predicate a
-void match_any(Warp& w, const Op& op);   // d, a of op.bytes
-void match_all(Warp& w, const Op& op);   // d, a of op.bytes; predicate op.count
-void redux(Warp& w, const Op& op);       // d, a
+void shfl(Warp& w, const Op& op);         // d, a, b, c; predicate op.count
+void vote(Warp& w, const Op& op);         // predicate or row d, predicate a
+void match_any(Warp& w, const Op& op);    // d, a of op.bytes
+void match_all(Warp& w, const Op& op);    // d, a of op.bytes; predicate op.count
+void redux(Warp& w, const Op& op);        // d, a
 void redux_float(Warp& w, const Op& op);  // d, a; op.value: 0 minimum, 1 maximum
-void activemask(Warp& w, const Op& op);  // d
-void elect(Warp& w, const Op& op);       // d (with op.value), predicate op.count
+void activemask(Warp& w, const Op& op);   // d
+void elect(Warp& w, const Op& op);        // d (with op.value), predicate op.count
 void warp_barrier(Warp& w, const Op& op);
-void ldmatrix(Warp& w, const Op& op);    // op.count registers in the list
+void ldmatrix(Warp& w, const Op& op);  // op.count registers in the list
 void stmatrix(Warp& w, const Op& op);
-void movmatrix(Warp& w, const Op& op);   // d, a
+void movmatrix(Warp& w, const Op& op);  // d, a
 
 }  // namespace vlmk::emulator

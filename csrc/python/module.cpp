@@ -1,10 +1,10 @@
 // The pybind11 module vlmkernels._native.
-#include <omp.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include "core/error.h"
 #include "core/isa.h"
+#include "core/parallel.h"
 #include "python/operations.h"
 
 namespace py = pybind11;
@@ -31,7 +31,7 @@ PYBIND11_MODULE(_native, m) {
     });
     m.def("active_isa", [] { return std::string(vlmk::name(vlmk::active_isa())); });
     m.def("set_active_isa", &vlmk::set_active_isa);
-    m.def("max_threads", [] { return omp_get_max_threads(); });
+    m.def("max_threads", &vlmk::max_threads);
     py::dict build;
     build["compiler"] = VLMK_COMPILER;
     build["build_type"] = VLMK_BUILD_TYPE;

@@ -5,7 +5,9 @@ namespace vlmk::emulator::VLMK_EMULATOR_ISA {
 namespace {
 
 template <class T>
-T operand(T value, bool) { return value; }
+T operand(T value, bool) {
+    return value;
+}
 inline float operand(float value, bool flush) { return flush ? flushed(value) : value; }
 inline float operand(f16 value, bool flush) {
     if (flush && (value.bits & 0x7c00) == 0) value.bits &= 0x8000;
@@ -71,11 +73,11 @@ template <class T>
 void set_pair(Warp& w, const Op& op) {
     uint32_t* d = result_row<uint32_t>(w, op.d);
     const T *a = row<T>(w, op.a), *b = row<T>(w, op.b);
-    const uint32_t low = combined(w, op, compare<T, 2>(op, a, b)), high = combined(w, op, compare<T, 2>(op, a + 1, b + 1));
+    const uint32_t low = combined(w, op, compare<T, 2>(op, a, b)),
+                   high = combined(w, op, compare<T, 2>(op, a + 1, b + 1));
     const auto yes = static_cast<uint32_t>(op.value);
-    each_lane(w.active, [=](uint32_t i) {
-        d[i] = ((low >> i & 1) != 0 ? yes : 0) | ((high >> i & 1) != 0 ? yes << 16 : 0);
-    });
+    each_lane(w.active,
+              [=](uint32_t i) { d[i] = ((low >> i & 1) != 0 ? yes : 0) | ((high >> i & 1) != 0 ? yes << 16 : 0); });
 }
 
 // op.target is the predicate.
@@ -109,38 +111,59 @@ Handler halves(Type result) {
 Handler compare(Type type, Type result) {
     switch (type) {
         case Type::b16:
-        case Type::u16: return scalar<uint16_t>(result);
-        case Type::s16: return scalar<int16_t>(result);
+        case Type::u16:
+            return scalar<uint16_t>(result);
+        case Type::s16:
+            return scalar<int16_t>(result);
         case Type::b32:
-        case Type::u32: return scalar<uint32_t>(result);
-        case Type::s32: return scalar<int32_t>(result);
+        case Type::u32:
+            return scalar<uint32_t>(result);
+        case Type::s32:
+            return scalar<int32_t>(result);
         case Type::b64:
-        case Type::u64: return scalar<uint64_t>(result);
-        case Type::s64: return scalar<int64_t>(result);
-        case Type::f32: return scalar<float>(result);
-        case Type::f64: return scalar<double>(result);
-        case Type::f16: return halves<f16>(result);
-        case Type::bf16: return halves<bf16>(result);
-        case Type::f16x2: return result == Type::pred ? setp_pair<f16> : set_pair<f16>;
-        case Type::bf16x2: return result == Type::pred ? setp_pair<bf16> : set_pair<bf16>;
-        default: return nullptr;
+        case Type::u64:
+            return scalar<uint64_t>(result);
+        case Type::s64:
+            return scalar<int64_t>(result);
+        case Type::f32:
+            return scalar<float>(result);
+        case Type::f64:
+            return scalar<double>(result);
+        case Type::f16:
+            return halves<f16>(result);
+        case Type::bf16:
+            return halves<bf16>(result);
+        case Type::f16x2:
+            return result == Type::pred ? setp_pair<f16> : set_pair<f16>;
+        case Type::bf16x2:
+            return result == Type::pred ? setp_pair<bf16> : set_pair<bf16>;
+        default:
+            return nullptr;
     }
 }
 Handler select(Type type) {
     switch (size_of(type)) {
-        case 2: return selp<uint16_t>;
-        case 4: return selp<uint32_t>;
-        case 8: return selp<uint64_t>;
-        default: return nullptr;
+        case 2:
+            return selp<uint16_t>;
+        case 4:
+            return selp<uint32_t>;
+        case 8:
+            return selp<uint64_t>;
+        default:
+            return nullptr;
     }
 }
 Handler move(Type type) {
     switch (size_of(type)) {
         case 1:
-        case 2: return mov<uint16_t>;
-        case 4: return mov<uint32_t>;
-        case 8: return mov<uint64_t>;
-        default: return nullptr;
+        case 2:
+            return mov<uint16_t>;
+        case 4:
+            return mov<uint32_t>;
+        case 8:
+            return mov<uint64_t>;
+        default:
+            return nullptr;
     }
 }
 

@@ -8,19 +8,28 @@ namespace {
 
 struct Keep {
     template <class T>
-    T operator()(T a) const { return a; }
+    T operator()(T a) const {
+        return a;
+    }
 };
 // Integers from integers: the register's width is that of D, the source type decides how it is extended.
 template <class D>
 Handler extend(Type from) {
     switch (from) {
-        case Type::u16: return unary<Keep, D, uint16_t>;
-        case Type::s16: return unary<Keep, D, int16_t>;
-        case Type::u32: return unary<Keep, D, uint32_t>;
-        case Type::s32: return unary<Keep, D, int32_t>;
-        case Type::u64: return unary<Keep, D, uint64_t>;
-        case Type::s64: return unary<Keep, D, int64_t>;
-        default: return nullptr;
+        case Type::u16:
+            return unary<Keep, D, uint16_t>;
+        case Type::s16:
+            return unary<Keep, D, int16_t>;
+        case Type::u32:
+            return unary<Keep, D, uint32_t>;
+        case Type::s32:
+            return unary<Keep, D, int32_t>;
+        case Type::u64:
+            return unary<Keep, D, uint64_t>;
+        case Type::s64:
+            return unary<Keep, D, int64_t>;
+        default:
+            return nullptr;
     }
 }
 template <class H>
@@ -65,10 +74,14 @@ Handler convert(Type to, Type from, Rounding rounding, bool integral) {
     const bool nearest = rounding == Rounding::rn || rounding == Rounding::none;
     if (!is_float(to) && !is_float(from) && to != Type::pred) {
         switch (size_of(to)) {
-            case 2: return extend<uint16_t>(from);
-            case 4: return extend<uint32_t>(from);
-            case 8: return extend<uint64_t>(from);
-            default: return nullptr;
+            case 2:
+                return extend<uint16_t>(from);
+            case 4:
+                return extend<uint32_t>(from);
+            case 8:
+                return extend<uint64_t>(from);
+            default:
+                return nullptr;
         }
     }
     if (to == Type::f32 && from == Type::f16 && !integral) return unary<Widen<f16>, float, uint16_t>;

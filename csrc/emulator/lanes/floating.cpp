@@ -10,19 +10,27 @@ namespace {
 
 struct Add {
     template <class T>
-    T operator()(T a, T b) const { return a + b; }
+    T operator()(T a, T b) const {
+        return a + b;
+    }
 };
 struct Sub {
     template <class T>
-    T operator()(T a, T b) const { return a - b; }
+    T operator()(T a, T b) const {
+        return a - b;
+    }
 };
 struct Mul {
     template <class T>
-    T operator()(T a, T b) const { return a * b; }
+    T operator()(T a, T b) const {
+        return a * b;
+    }
 };
 struct Div {
     template <class T>
-    T operator()(T a, T b) const { return a / b; }
+    T operator()(T a, T b) const {
+        return a / b;
+    }
 };
 struct Fma {
     float operator()(float a, float b, float c) const { return __builtin_fmaf(a, b, c); }
@@ -47,23 +55,33 @@ struct Extreme {
 };
 struct Abs {
     template <class T>
-    T operator()(T a) const { return std::fabs(a); }
+    T operator()(T a) const {
+        return std::fabs(a);
+    }
 };
 struct Neg {
     template <class T>
-    T operator()(T a) const { return -a; }
+    T operator()(T a) const {
+        return -a;
+    }
 };
 struct Rcp {
     template <class T>
-    T operator()(T a) const { return 1 / a; }
+    T operator()(T a) const {
+        return 1 / a;
+    }
 };
 struct Sqrt {
     template <class T>
-    T operator()(T a) const { return std::sqrt(a); }
+    T operator()(T a) const {
+        return std::sqrt(a);
+    }
 };
 struct Rsqrt {
     template <class T>
-    T operator()(T a) const { return 1 / std::sqrt(a); }
+    T operator()(T a) const {
+        return 1 / std::sqrt(a);
+    }
 };
 struct Sin {
     float operator()(float a) const { return std::sin(a); }
@@ -79,15 +97,21 @@ struct Tanh {
 };
 struct Saturate {  // NaN becomes +0
     template <class T>
-    T operator()(T a) const { return a > 0 ? (a < 1 ? a : T{1}) : T{0}; }
+    T operator()(T a) const {
+        return a > 0 ? (a < 1 ? a : T{1}) : T{0};
+    }
 };
 struct Relu {
     template <class T>
-    T operator()(T a) const { return a != a ? std::numeric_limits<T>::quiet_NaN() : a > 0 ? a : T{0}; }
+    T operator()(T a) const {
+        return a != a ? std::numeric_limits<T>::quiet_NaN() : a > 0 ? a : T{0};
+    }
 };
 struct CopySign {  // the sign of a on b
     template <class T>
-    T operator()(T a, T b) const { return std::copysign(b, a); }
+    T operator()(T a, T b) const {
+        return std::copysign(b, a);
+    }
 };
 
 // F on operands, and giving a result, without subnormals.
@@ -128,12 +152,24 @@ void testp(Warp& w, const Op& op) {
         const int kind = std::fpclassify(a[i]);
         bool is = false;
         switch (op.value) {
-            case finite: is = kind != FP_INFINITE && kind != FP_NAN; break;
-            case infinite: is = kind == FP_INFINITE; break;
-            case number: is = kind != FP_NAN; break;
-            case notanumber: is = kind == FP_NAN; break;
-            case normal: is = kind == FP_NORMAL; break;
-            default: is = kind == FP_SUBNORMAL; break;
+            case finite:
+                is = kind != FP_INFINITE && kind != FP_NAN;
+                break;
+            case infinite:
+                is = kind == FP_INFINITE;
+                break;
+            case number:
+                is = kind != FP_NAN;
+                break;
+            case notanumber:
+                is = kind == FP_NAN;
+                break;
+            case normal:
+                is = kind == FP_NORMAL;
+                break;
+            default:
+                is = kind == FP_SUBNORMAL;
+                break;
         }
         result |= static_cast<uint32_t>(is) << i;
     }
@@ -146,33 +182,60 @@ Handler floating(FloatOp op, Type type, bool flush) {
     const bool single = type == Type::f32;
     if (!single && type != Type::f64) return nullptr;
     switch (op) {
-        case FloatOp::add: return two<Add>(type, flush);
-        case FloatOp::sub: return two<Sub>(type, flush);
-        case FloatOp::mul: return two<Mul>(type, flush);
-        case FloatOp::div: return two<Div>(type, flush);
-        case FloatOp::fma: return three<Fma>(type, flush);
-        case FloatOp::min: return two<Extreme<false, false, false>>(type, flush);
-        case FloatOp::max: return two<Extreme<true, false, false>>(type, flush);
-        case FloatOp::min_nan: return two<Extreme<false, true, false>>(type, flush);
-        case FloatOp::max_nan: return two<Extreme<true, true, false>>(type, flush);
-        case FloatOp::min_xorsign: return two<Extreme<false, false, true>>(type, flush);
-        case FloatOp::max_xorsign: return two<Extreme<true, false, true>>(type, flush);
-        case FloatOp::min_nan_xorsign: return two<Extreme<false, true, true>>(type, flush);
-        case FloatOp::max_nan_xorsign: return two<Extreme<true, true, true>>(type, flush);
-        case FloatOp::abs: return one<Abs>(type, flush);
-        case FloatOp::neg: return one<Neg>(type, flush);
-        case FloatOp::rcp: return one<Rcp>(type, flush);
-        case FloatOp::sqrt: return one<Sqrt>(type, flush);
-        case FloatOp::rsqrt: return one<Rsqrt>(type, flush);
-        case FloatOp::sin: return single ? one32<Sin>(flush) : nullptr;
-        case FloatOp::cos: return single ? one32<Cos>(flush) : nullptr;
-        case FloatOp::lg2: return single ? one32<Log2>(flush) : nullptr;
-        case FloatOp::ex2: return single ? one32<Exp2>(flush) : nullptr;
-        case FloatOp::tanh: return single ? one32<Tanh>(flush) : nullptr;
-        case FloatOp::copysign: return two<CopySign>(type, false);
-        case FloatOp::saturate: return one<Saturate>(type, false);
-        case FloatOp::relu: return one<Relu>(type, false);
-        case FloatOp::testp: return single ? testp<float> : testp<double>;
+        case FloatOp::add:
+            return two<Add>(type, flush);
+        case FloatOp::sub:
+            return two<Sub>(type, flush);
+        case FloatOp::mul:
+            return two<Mul>(type, flush);
+        case FloatOp::div:
+            return two<Div>(type, flush);
+        case FloatOp::fma:
+            return three<Fma>(type, flush);
+        case FloatOp::min:
+            return two<Extreme<false, false, false>>(type, flush);
+        case FloatOp::max:
+            return two<Extreme<true, false, false>>(type, flush);
+        case FloatOp::min_nan:
+            return two<Extreme<false, true, false>>(type, flush);
+        case FloatOp::max_nan:
+            return two<Extreme<true, true, false>>(type, flush);
+        case FloatOp::min_xorsign:
+            return two<Extreme<false, false, true>>(type, flush);
+        case FloatOp::max_xorsign:
+            return two<Extreme<true, false, true>>(type, flush);
+        case FloatOp::min_nan_xorsign:
+            return two<Extreme<false, true, true>>(type, flush);
+        case FloatOp::max_nan_xorsign:
+            return two<Extreme<true, true, true>>(type, flush);
+        case FloatOp::abs:
+            return one<Abs>(type, flush);
+        case FloatOp::neg:
+            return one<Neg>(type, flush);
+        case FloatOp::rcp:
+            return one<Rcp>(type, flush);
+        case FloatOp::sqrt:
+            return one<Sqrt>(type, flush);
+        case FloatOp::rsqrt:
+            return one<Rsqrt>(type, flush);
+        case FloatOp::sin:
+            return single ? one32<Sin>(flush) : nullptr;
+        case FloatOp::cos:
+            return single ? one32<Cos>(flush) : nullptr;
+        case FloatOp::lg2:
+            return single ? one32<Log2>(flush) : nullptr;
+        case FloatOp::ex2:
+            return single ? one32<Exp2>(flush) : nullptr;
+        case FloatOp::tanh:
+            return single ? one32<Tanh>(flush) : nullptr;
+        case FloatOp::copysign:
+            return two<CopySign>(type, false);
+        case FloatOp::saturate:
+            return one<Saturate>(type, false);
+        case FloatOp::relu:
+            return one<Relu>(type, false);
+        case FloatOp::testp:
+            return single ? testp<float> : testp<double>;
     }
     return nullptr;
 }

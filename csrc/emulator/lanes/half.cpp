@@ -54,88 +54,121 @@ struct Relu {
     float operator()(float a) const { return a != a ? a : a > 0 ? a : 0.0F; }
 };
 
-template <class H, bool Flush>
-struct Convert {
-    static float in(uint16_t bits) {
-        if (Flush && (bits & 0x7c00) == 0) bits &= 0x8000;
-        return to_float(H{bits});
+// The halves of a row, 32 or, packed, 64. All are computed, those of active lanes are kept.
+struct Halves {
+    uint16_t value[2 * kLanes];
+    void store(const Warp& w, uint32_t operand, bool packed) const {
+        if (packed) {
+            uint32_t* d = result_row<uint32_t>(w, operand);
+            const auto* pairs = reinterpret_cast<const uint32_t*>(value);
+            each_lane(w.active, [=](uint32_t i) { d[i] = pairs[i]; });
+        } else {
+            uint16_t* d = result_row<uint16_t>(w, operand);
+            const uint16_t* from = value;
+            each_lane(w.active, [=](uint32_t i) { d[i] = from[i]; });
+        }
     }
-    static uint16_t out(float value) {
+};
+struct Floats {
+    float value[2 * kLanes];
+};
+template <class H>
+void widen(const Warp& w, const Op& op, uint32_t operand, Floats& to) {
+    const uint16_t* from = row<uint16_t>(w, operand);
+    const bool flush = (op.flags & kFlushHalves) != 0;
+    const uint32_t count = (op.flags & kPackedHalves) != 0 ? 2 * kLanes : kLanes;
+    for (uint32_t i = 0; i < count; ++i) {
+        const uint32_t bits = flush && (from[i] & 0x7c00) == 0 ? from[i] & 0x8000U : from[i];
+        to.value[i] = to_float(H{static_cast<uint16_t>(bits)});
+    }
+}
+template <class H>
+void narrow(const Warp& w, const Op& op, const Floats& from) {
+    Halves halves;
+    const bool flush = (op.flags & kFlushHalves) != 0;
+    const uint32_t count = (op.flags & kPackedHalves) != 0 ? 2 * kLanes : kLanes;
+    for (uint32_t i = 0; i < count; ++i) {
         H half;
-        from_float(value, half);
-        if (value != value) return 0x7fff;
-        if (Flush && (half.bits & 0x7c00) == 0) half.bits &= 0x8000;
-        return half.bits;
+        from_float(from.value[i], half);
+        if (from.value[i] != from.value[i]) half.bits = 0x7fff;
+        if (flush && (half.bits & 0x7c00) == 0) half.bits &= 0x8000;
+        halves.value[i] = half.bits;
     }
-};
-template <class F, class C>
-struct OnHalf {
-    uint16_t operator()(uint16_t a) const { return C::out(F()(C::in(a))); }
-    uint16_t operator()(uint16_t a, uint16_t b) const { return C::out(F()(C::in(a), C::in(b))); }
-    uint16_t operator()(uint16_t a, uint16_t b, uint16_t c) const { return C::out(F()(C::in(a), C::in(b), C::in(c))); }
-};
-struct NegBits {
-    uint16_t operator()(uint16_t a) const { return a ^ 0x8000; }
-};
-struct AbsBits {
-    uint16_t operator()(uint16_t a) const { return a & 0x7fff; }
-};
-template <class F>
-struct OnPair {
-    template <class... S>
-    uint32_t operator()(S... s) const {
-        const uint32_t low = F()(static_cast<uint16_t>(s)...), high = F()(static_cast<uint16_t>(s >> 16)...);
-        return low | high << 16;
+    halves.store(w, op.d, count > kLanes);
+}
+
+template <class H, class F, int Operands>
+void arithmetic(Warp& w, const Op& op) {
+    Floats a, b, c, d;
+    const uint32_t count = (op.flags & kPackedHalves) != 0 ? 2 * kLanes : kLanes;
+    widen<H>(w, op, op.a, a);
+    if constexpr (Operands > 1) widen<H>(w, op, op.b, b);
+    if constexpr (Operands > 2) widen<H>(w, op, op.c, c);
+    for (uint32_t i = 0; i < count; ++i) {
+        if constexpr (Operands == 1) d.value[i] = F()(a.value[i]);
+        if constexpr (Operands == 2) d.value[i] = F()(a.value[i], b.value[i]);
+        if constexpr (Operands == 3) d.value[i] = F()(a.value[i], b.value[i], c.value[i]);
     }
-};
+    narrow<H>(w, op, d);
+}
+template <bool Absolute>
+void sign(Warp& w, const Op& op) {
+    const uint16_t* a = row<uint16_t>(w, op.a);
+    Halves halves;
+    const bool packed = (op.flags & kPackedHalves) != 0;
+    for (uint32_t i = 0; i < (packed ? 2 * kLanes : kLanes); ++i)
+        halves.value[i] = static_cast<uint16_t>(Absolute ? a[i] & 0x7fff : a[i] ^ 0x8000);
+    halves.store(w, op.d, packed);
+}
 
 template <class F, int Operands>
-Handler bits_handler(bool packed) {
-    if constexpr (Operands == 1)
-        return packed ? unary<OnPair<F>, uint32_t, uint32_t> : unary<F, uint16_t, uint16_t>;
-    else if constexpr (Operands == 2)
-        return packed ? binary<OnPair<F>, uint32_t, uint32_t, uint32_t> : binary<F, uint16_t, uint16_t, uint16_t>;
-    else
-        return packed ? ternary<OnPair<F>, uint32_t, uint32_t, uint32_t, uint32_t>
-                      : ternary<F, uint16_t, uint16_t, uint16_t, uint16_t>;
-}
-template <class F, int Operands>
-Handler handler(Type type, bool flush) {
-    switch (type) {
-        case Type::f16:
-        case Type::f16x2:
-            return flush ? bits_handler<OnHalf<F, Convert<f16, true>>, Operands>(type == Type::f16x2)
-                         : bits_handler<OnHalf<F, Convert<f16, false>>, Operands>(type == Type::f16x2);
-        case Type::bf16:
-        case Type::bf16x2: return bits_handler<OnHalf<F, Convert<bf16, false>>, Operands>(type == Type::bf16x2);
-        default: return nullptr;
-    }
+Handler handler(Type type) {
+    const bool brain = type == Type::bf16 || type == Type::bf16x2;
+    return brain ? arithmetic<bf16, F, Operands> : arithmetic<f16, F, Operands>;
 }
 
 }  // namespace
 
-Handler half(FloatOp op, Type type, bool flush) {
-    const bool packed = type == Type::f16x2 || type == Type::bf16x2;
+Handler half(FloatOp op, Type type) {
     switch (op) {
-        case FloatOp::add: return handler<Add, 2>(type, flush);
-        case FloatOp::sub: return handler<Sub, 2>(type, flush);
-        case FloatOp::mul: return handler<Mul, 2>(type, flush);
-        case FloatOp::fma: return handler<Fma, 3>(type, flush);
-        case FloatOp::min: return handler<Extreme<false, false, false>, 2>(type, flush);
-        case FloatOp::max: return handler<Extreme<true, false, false>, 2>(type, flush);
-        case FloatOp::min_nan: return handler<Extreme<false, true, false>, 2>(type, flush);
-        case FloatOp::max_nan: return handler<Extreme<true, true, false>, 2>(type, flush);
-        case FloatOp::min_xorsign: return handler<Extreme<false, false, true>, 2>(type, flush);
-        case FloatOp::max_xorsign: return handler<Extreme<true, false, true>, 2>(type, flush);
-        case FloatOp::min_nan_xorsign: return handler<Extreme<false, true, true>, 2>(type, flush);
-        case FloatOp::max_nan_xorsign: return handler<Extreme<true, true, true>, 2>(type, flush);
-        case FloatOp::abs: return bits_handler<AbsBits, 1>(packed);
-        case FloatOp::neg: return bits_handler<NegBits, 1>(packed);
-        case FloatOp::ex2: return handler<Exp2, 1>(type, flush);
-        case FloatOp::tanh: return handler<Tanh, 1>(type, flush);
-        case FloatOp::saturate: return handler<Saturate, 1>(type, false);
-        case FloatOp::relu: return handler<Relu, 1>(type, false);
-        default: return nullptr;
+        case FloatOp::add:
+            return handler<Add, 2>(type);
+        case FloatOp::sub:
+            return handler<Sub, 2>(type);
+        case FloatOp::mul:
+            return handler<Mul, 2>(type);
+        case FloatOp::fma:
+            return handler<Fma, 3>(type);
+        case FloatOp::min:
+            return handler<Extreme<false, false, false>, 2>(type);
+        case FloatOp::max:
+            return handler<Extreme<true, false, false>, 2>(type);
+        case FloatOp::min_nan:
+            return handler<Extreme<false, true, false>, 2>(type);
+        case FloatOp::max_nan:
+            return handler<Extreme<true, true, false>, 2>(type);
+        case FloatOp::min_xorsign:
+            return handler<Extreme<false, false, true>, 2>(type);
+        case FloatOp::max_xorsign:
+            return handler<Extreme<true, false, true>, 2>(type);
+        case FloatOp::min_nan_xorsign:
+            return handler<Extreme<false, true, true>, 2>(type);
+        case FloatOp::max_nan_xorsign:
+            return handler<Extreme<true, true, true>, 2>(type);
+        case FloatOp::abs:
+            return sign<true>;
+        case FloatOp::neg:
+            return sign<false>;
+        case FloatOp::ex2:
+            return handler<Exp2, 1>(type);
+        case FloatOp::tanh:
+            return handler<Tanh, 1>(type);
+        case FloatOp::saturate:
+            return handler<Saturate, 1>(type);
+        case FloatOp::relu:
+            return handler<Relu, 1>(type);
+        default:
+            return nullptr;
     }
 }
 

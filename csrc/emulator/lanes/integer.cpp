@@ -40,58 +40,84 @@ T low24(T x) {  // sign-extended for signed types
 
 struct Add {
     template <class T>
-    T operator()(T a, T b) const { return static_cast<T>(static_cast<Unsigned<T>>(a) + static_cast<Unsigned<T>>(b)); }
+    T operator()(T a, T b) const {
+        return static_cast<T>(static_cast<Unsigned<T>>(a) + static_cast<Unsigned<T>>(b));
+    }
 };
 struct Sub {
     template <class T>
-    T operator()(T a, T b) const { return static_cast<T>(static_cast<Unsigned<T>>(a) - static_cast<Unsigned<T>>(b)); }
+    T operator()(T a, T b) const {
+        return static_cast<T>(static_cast<Unsigned<T>>(a) - static_cast<Unsigned<T>>(b));
+    }
 };
 struct MulLo {
     template <class T>
-    T operator()(T a, T b) const { return low_product(a, b); }
+    T operator()(T a, T b) const {
+        return low_product(a, b);
+    }
 };
 struct MulHi {
     template <class T>
-    T operator()(T a, T b) const { return high_product(a, b); }
+    T operator()(T a, T b) const {
+        return high_product(a, b);
+    }
 };
 struct MulWide {
     template <class T>
-    Wide<T> operator()(T a, T b) const { return static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b); }
+    Wide<T> operator()(T a, T b) const {
+        return static_cast<Wide<T>>(a) * static_cast<Wide<T>>(b);
+    }
 };
 struct MadLo {
     template <class T>
-    T operator()(T a, T b, T c) const { return Add()(low_product(a, b), c); }
+    T operator()(T a, T b, T c) const {
+        return Add()(low_product(a, b), c);
+    }
 };
 struct MadHi {
     template <class T>
-    T operator()(T a, T b, T c) const { return Add()(high_product(a, b), c); }
+    T operator()(T a, T b, T c) const {
+        return Add()(high_product(a, b), c);
+    }
 };
 struct MadWide {
     template <class T>
-    Wide<T> operator()(T a, T b, Wide<T> c) const { return Add()(MulWide()(a, b), c); }
+    Wide<T> operator()(T a, T b, Wide<T> c) const {
+        return Add()(MulWide()(a, b), c);
+    }
 };
 struct MadHiSat {
     int32_t operator()(int32_t a, int32_t b, int32_t c) const { return saturated(int64_t{high_product(a, b)} + c); }
 };
 struct Mul24Lo {
     template <class T>
-    T operator()(T a, T b) const { return low_product(low24(a), low24(b)); }
+    T operator()(T a, T b) const {
+        return low_product(low24(a), low24(b));
+    }
 };
 struct Mul24Hi {  // bits 16 to 47 of the 48-bit product
     template <class T>
-    T operator()(T a, T b) const { return static_cast<T>((Wide<T>{low24(a)} * low24(b)) >> 16); }
+    T operator()(T a, T b) const {
+        return static_cast<T>((Wide<T>{low24(a)} * low24(b)) >> 16);
+    }
 };
 struct Mad24Lo {
     template <class T>
-    T operator()(T a, T b, T c) const { return Add()(Mul24Lo()(a, b), c); }
+    T operator()(T a, T b, T c) const {
+        return Add()(Mul24Lo()(a, b), c);
+    }
 };
 struct Mad24Hi {
     template <class T>
-    T operator()(T a, T b, T c) const { return Add()(Mul24Hi()(a, b), c); }
+    T operator()(T a, T b, T c) const {
+        return Add()(Mul24Hi()(a, b), c);
+    }
 };
 struct Sad {
     template <class T>
-    T operator()(T a, T b, T c) const { return Add()(c, a < b ? Sub()(b, a) : Sub()(a, b)); }
+    T operator()(T a, T b, T c) const {
+        return Add()(c, a < b ? Sub()(b, a) : Sub()(a, b));
+    }
 };
 // Division by zero gives all ones and the dividend, as GPUs do; the smallest number over -1 wraps.
 struct Div {
@@ -112,23 +138,33 @@ struct Rem {
 };
 struct Neg {
     template <class T>
-    T operator()(T a) const { return Sub()(T{0}, a); }
+    T operator()(T a) const {
+        return Sub()(T{0}, a);
+    }
 };
 struct Abs {
     template <class T>
-    T operator()(T a) const { return a < 0 ? Neg()(a) : a; }
+    T operator()(T a) const {
+        return a < 0 ? Neg()(a) : a;
+    }
 };
 struct Relu {
     template <class T>
-    T operator()(T a) const { return a < 0 ? T{0} : a; }
+    T operator()(T a) const {
+        return a < 0 ? T{0} : a;
+    }
 };
 struct Min {
     template <class T>
-    T operator()(T a, T b) const { return a < b ? a : b; }
+    T operator()(T a, T b) const {
+        return a < b ? a : b;
+    }
 };
 struct Max {
     template <class T>
-    T operator()(T a, T b) const { return a > b ? a : b; }
+    T operator()(T a, T b) const {
+        return a > b ? a : b;
+    }
 };
 struct AddSat {
     int32_t operator()(int32_t a, int32_t b) const { return saturated(int64_t{a} + b); }
@@ -191,7 +227,8 @@ struct Bfe {
         const uint32_t valid = position > msb ? 0 : (length < kBits<T> - position ? length : kBits<T> - position);
         if (valid < kBits<T>) {
             const Unsigned<T> mask = static_cast<Unsigned<T>>((Unsigned<T>{1} << valid) - 1);
-            field = static_cast<Unsigned<T>>((field & mask) | (sign ? static_cast<Unsigned<T>>(~mask) : Unsigned<T>{0}));
+            field =
+                static_cast<Unsigned<T>>((field & mask) | (sign ? static_cast<Unsigned<T>>(~mask) : Unsigned<T>{0}));
         }
         return static_cast<T>(field);
     }
@@ -248,23 +285,33 @@ struct Fns {
 };
 struct And {
     template <class T>
-    T operator()(T a, T b) const { return a & b; }
+    T operator()(T a, T b) const {
+        return a & b;
+    }
 };
 struct Or {
     template <class T>
-    T operator()(T a, T b) const { return a | b; }
+    T operator()(T a, T b) const {
+        return a | b;
+    }
 };
 struct Xor {
     template <class T>
-    T operator()(T a, T b) const { return a ^ b; }
+    T operator()(T a, T b) const {
+        return a ^ b;
+    }
 };
 struct Not {
     template <class T>
-    T operator()(T a) const { return static_cast<T>(~a); }
+    T operator()(T a) const {
+        return static_cast<T>(~a);
+    }
 };
 struct Cnot {
     template <class T>
-    T operator()(T a) const { return a == 0 ? 1 : 0; }
+    T operator()(T a) const {
+        return a == 0 ? 1 : 0;
+    }
 };
 void lop3(Warp& w, const Op& op) {
     uint32_t* d = result_row<uint32_t>(w, op.d);
@@ -289,7 +336,9 @@ struct Shf {
 };
 struct Shl {
     template <class T>
-    T operator()(T a, uint32_t n) const { return n >= kBits<T> ? T{0} : static_cast<T>(a << n); }
+    T operator()(T a, uint32_t n) const {
+        return n >= kBits<T> ? T{0} : static_cast<T>(a << n);
+    }
 };
 struct Shr {
     template <class T>
@@ -310,13 +359,27 @@ void prmt(Warp& w, const Op& op) {
             const uint32_t s = c[i] & 3;
             uint32_t selector = 0;
             switch (mode) {
-                case index: selector = c[i] >> (4 * k) & 15; break;
-                case f4e: selector = s + k; break;
-                case b4e: selector = (s + 8 - k) & 7; break;
-                case rc8: selector = s; break;
-                case ecl: selector = k > s ? k : s; break;
-                case ecr: selector = k < s ? k : s; break;
-                default: selector = (s & 1) * 2 + (k & 1); break;
+                case index:
+                    selector = c[i] >> (4 * k) & 15;
+                    break;
+                case f4e:
+                    selector = s + k;
+                    break;
+                case b4e:
+                    selector = (s + 8 - k) & 7;
+                    break;
+                case rc8:
+                    selector = s;
+                    break;
+                case ecl:
+                    selector = k > s ? k : s;
+                    break;
+                case ecr:
+                    selector = k < s ? k : s;
+                    break;
+                default:
+                    selector = (s & 1) * 2 + (k & 1);
+                    break;
             }
             uint32_t byte = static_cast<uint32_t>(bytes >> (8 * (selector & 7))) & 0xff;
             if ((selector & 8) != 0) byte = (byte & 0x80) != 0 ? 0xff : 0;
@@ -392,58 +455,86 @@ void carry(Warp& w, const Op& op) {
 template <class F>
 Handler signed_or_not(Type type) {
     switch (type) {
-        case Type::u16: return binary<F, uint16_t, uint16_t, uint16_t>;
-        case Type::s16: return binary<F, int16_t, int16_t, int16_t>;
-        case Type::u32: return binary<F, uint32_t, uint32_t, uint32_t>;
-        case Type::s32: return binary<F, int32_t, int32_t, int32_t>;
-        case Type::u64: return binary<F, uint64_t, uint64_t, uint64_t>;
-        case Type::s64: return binary<F, int64_t, int64_t, int64_t>;
-        case Type::u16x2: return binary<Twice<F, uint16_t>, uint32_t, uint32_t, uint32_t>;
-        case Type::s16x2: return binary<Twice<F, int16_t>, uint32_t, uint32_t, uint32_t>;
-        default: return nullptr;
+        case Type::u16:
+            return binary<F, uint16_t, uint16_t, uint16_t>;
+        case Type::s16:
+            return binary<F, int16_t, int16_t, int16_t>;
+        case Type::u32:
+            return binary<F, uint32_t, uint32_t, uint32_t>;
+        case Type::s32:
+            return binary<F, int32_t, int32_t, int32_t>;
+        case Type::u64:
+            return binary<F, uint64_t, uint64_t, uint64_t>;
+        case Type::s64:
+            return binary<F, int64_t, int64_t, int64_t>;
+        case Type::u16x2:
+            return binary<Twice<F, uint16_t>, uint32_t, uint32_t, uint32_t>;
+        case Type::s16x2:
+            return binary<Twice<F, int16_t>, uint32_t, uint32_t, uint32_t>;
+        default:
+            return nullptr;
     }
 }
 template <class F>
 Handler by_width(Type type) {
     switch (size_of(type)) {
-        case 2: return binary<F, uint16_t, uint16_t, uint16_t>;
+        case 2:
+            return binary<F, uint16_t, uint16_t, uint16_t>;
         case 4:
             if (type == Type::u16x2 || type == Type::s16x2)
                 return binary<Twice<F, uint16_t>, uint32_t, uint32_t, uint32_t>;
             return binary<F, uint32_t, uint32_t, uint32_t>;
-        case 8: return binary<F, uint64_t, uint64_t, uint64_t>;
-        default: return nullptr;
+        case 8:
+            return binary<F, uint64_t, uint64_t, uint64_t>;
+        default:
+            return nullptr;
     }
 }
 template <class F>
 Handler unary_by_width(Type type) {
     switch (size_of(type)) {
-        case 2: return unary<F, uint16_t, uint16_t>;
-        case 4: return unary<F, uint32_t, uint32_t>;
-        case 8: return unary<F, uint64_t, uint64_t>;
-        default: return nullptr;
+        case 2:
+            return unary<F, uint16_t, uint16_t>;
+        case 4:
+            return unary<F, uint32_t, uint32_t>;
+        case 8:
+            return unary<F, uint64_t, uint64_t>;
+        default:
+            return nullptr;
     }
 }
 template <class F>
 Handler unary_signed(Type type) {
     switch (type) {
-        case Type::s16: return unary<F, int16_t, int16_t>;
-        case Type::s32: return unary<F, int32_t, int32_t>;
-        case Type::s64: return unary<F, int64_t, int64_t>;
-        case Type::s16x2: return unary<Twice<F, int16_t>, uint32_t, uint32_t>;
-        default: return nullptr;
+        case Type::s16:
+            return unary<F, int16_t, int16_t>;
+        case Type::s32:
+            return unary<F, int32_t, int32_t>;
+        case Type::s64:
+            return unary<F, int64_t, int64_t>;
+        case Type::s16x2:
+            return unary<Twice<F, int16_t>, uint32_t, uint32_t>;
+        default:
+            return nullptr;
     }
 }
 template <class F>
 Handler ternary_signed_or_not(Type type) {
     switch (type) {
-        case Type::u16: return ternary<F, uint16_t, uint16_t, uint16_t, uint16_t>;
-        case Type::s16: return ternary<F, int16_t, int16_t, int16_t, int16_t>;
-        case Type::u32: return ternary<F, uint32_t, uint32_t, uint32_t, uint32_t>;
-        case Type::s32: return ternary<F, int32_t, int32_t, int32_t, int32_t>;
-        case Type::u64: return ternary<F, uint64_t, uint64_t, uint64_t, uint64_t>;
-        case Type::s64: return ternary<F, int64_t, int64_t, int64_t, int64_t>;
-        default: return nullptr;
+        case Type::u16:
+            return ternary<F, uint16_t, uint16_t, uint16_t, uint16_t>;
+        case Type::s16:
+            return ternary<F, int16_t, int16_t, int16_t, int16_t>;
+        case Type::u32:
+            return ternary<F, uint32_t, uint32_t, uint32_t, uint32_t>;
+        case Type::s32:
+            return ternary<F, int32_t, int32_t, int32_t, int32_t>;
+        case Type::u64:
+            return ternary<F, uint64_t, uint64_t, uint64_t, uint64_t>;
+        case Type::s64:
+            return ternary<F, int64_t, int64_t, int64_t, int64_t>;
+        default:
+            return nullptr;
     }
 }
 template <class F>
@@ -464,16 +555,23 @@ Handler carry_by_width(Type type) {
 }
 template <class F>
 Handler count_by_width(Type type) {
-    return size_of(type) == 4 ? unary<F, uint32_t, uint32_t> : size_of(type) == 8 ? unary<F, uint32_t, uint64_t> : nullptr;
+    return size_of(type) == 4   ? unary<F, uint32_t, uint32_t>
+           : size_of(type) == 8 ? unary<F, uint32_t, uint64_t>
+                                : nullptr;
 }
 template <class F>
 Handler find_bit(Type type) {
     switch (type) {
-        case Type::u32: return unary<F, uint32_t, uint32_t>;
-        case Type::s32: return unary<F, uint32_t, int32_t>;
-        case Type::u64: return unary<F, uint32_t, uint64_t>;
-        case Type::s64: return unary<F, uint32_t, int64_t>;
-        default: return nullptr;
+        case Type::u32:
+            return unary<F, uint32_t, uint32_t>;
+        case Type::s32:
+            return unary<F, uint32_t, int32_t>;
+        case Type::u64:
+            return unary<F, uint32_t, uint64_t>;
+        case Type::s64:
+            return unary<F, uint32_t, int64_t>;
+        default:
+            return nullptr;
     }
 }
 
@@ -482,59 +580,99 @@ Handler find_bit(Type type) {
 Handler integer(IntegerOp op, Type type) {
     const uint32_t size = size_of(type);
     switch (op) {
-        case IntegerOp::add: return by_width<Add>(type);
-        case IntegerOp::sub: return by_width<Sub>(type);
-        case IntegerOp::mul_lo: return by_width<MulLo>(type);
-        case IntegerOp::mul_hi: return signed_or_not<MulHi>(type);
+        case IntegerOp::add:
+            return by_width<Add>(type);
+        case IntegerOp::sub:
+            return by_width<Sub>(type);
+        case IntegerOp::mul_lo:
+            return by_width<MulLo>(type);
+        case IntegerOp::mul_hi:
+            return signed_or_not<MulHi>(type);
         case IntegerOp::mul_wide:
             switch (type) {
-                case Type::u16: return binary<MulWide, uint32_t, uint16_t, uint16_t>;
-                case Type::s16: return binary<MulWide, int32_t, int16_t, int16_t>;
-                case Type::u32: return binary<MulWide, uint64_t, uint32_t, uint32_t>;
-                case Type::s32: return binary<MulWide, int64_t, int32_t, int32_t>;
-                default: return nullptr;
+                case Type::u16:
+                    return binary<MulWide, uint32_t, uint16_t, uint16_t>;
+                case Type::s16:
+                    return binary<MulWide, int32_t, int16_t, int16_t>;
+                case Type::u32:
+                    return binary<MulWide, uint64_t, uint32_t, uint32_t>;
+                case Type::s32:
+                    return binary<MulWide, int64_t, int32_t, int32_t>;
+                default:
+                    return nullptr;
             }
-        case IntegerOp::mad_lo: return ternary_signed_or_not<MadLo>(type);
-        case IntegerOp::mad_hi: return ternary_signed_or_not<MadHi>(type);
+        case IntegerOp::mad_lo:
+            return ternary_signed_or_not<MadLo>(type);
+        case IntegerOp::mad_hi:
+            return ternary_signed_or_not<MadHi>(type);
         case IntegerOp::mad_wide:
             switch (type) {
-                case Type::u16: return ternary<MadWide, uint32_t, uint16_t, uint16_t, uint32_t>;
-                case Type::s16: return ternary<MadWide, int32_t, int16_t, int16_t, int32_t>;
-                case Type::u32: return ternary<MadWide, uint64_t, uint32_t, uint32_t, uint64_t>;
-                case Type::s32: return ternary<MadWide, int64_t, int32_t, int32_t, int64_t>;
-                default: return nullptr;
+                case Type::u16:
+                    return ternary<MadWide, uint32_t, uint16_t, uint16_t, uint32_t>;
+                case Type::s16:
+                    return ternary<MadWide, int32_t, int16_t, int16_t, int32_t>;
+                case Type::u32:
+                    return ternary<MadWide, uint64_t, uint32_t, uint32_t, uint64_t>;
+                case Type::s32:
+                    return ternary<MadWide, int64_t, int32_t, int32_t, int64_t>;
+                default:
+                    return nullptr;
             }
-        case IntegerOp::mul24_lo: return only32<Mul24Lo>(type);
-        case IntegerOp::mul24_hi: return only32<Mul24Hi>(type);
-        case IntegerOp::mad24_lo: return ternary32<Mad24Lo>(type);
-        case IntegerOp::mad24_hi: return ternary32<Mad24Hi>(type);
-        case IntegerOp::sad: return ternary_signed_or_not<Sad>(type);
-        case IntegerOp::div: return signed_or_not<Div>(type);
-        case IntegerOp::rem: return signed_or_not<Rem>(type);
-        case IntegerOp::abs: return unary_signed<Abs>(type);
-        case IntegerOp::neg: return unary_signed<Neg>(type);
-        case IntegerOp::relu: return unary_signed<Relu>(type);
-        case IntegerOp::min: return signed_or_not<Min>(type);
-        case IntegerOp::max: return signed_or_not<Max>(type);
-        case IntegerOp::add_sat: return type == Type::s32 ? binary<AddSat, int32_t, int32_t, int32_t> : nullptr;
-        case IntegerOp::sub_sat: return type == Type::s32 ? binary<SubSat, int32_t, int32_t, int32_t> : nullptr;
+        case IntegerOp::mul24_lo:
+            return only32<Mul24Lo>(type);
+        case IntegerOp::mul24_hi:
+            return only32<Mul24Hi>(type);
+        case IntegerOp::mad24_lo:
+            return ternary32<Mad24Lo>(type);
+        case IntegerOp::mad24_hi:
+            return ternary32<Mad24Hi>(type);
+        case IntegerOp::sad:
+            return ternary_signed_or_not<Sad>(type);
+        case IntegerOp::div:
+            return signed_or_not<Div>(type);
+        case IntegerOp::rem:
+            return signed_or_not<Rem>(type);
+        case IntegerOp::abs:
+            return unary_signed<Abs>(type);
+        case IntegerOp::neg:
+            return unary_signed<Neg>(type);
+        case IntegerOp::relu:
+            return unary_signed<Relu>(type);
+        case IntegerOp::min:
+            return signed_or_not<Min>(type);
+        case IntegerOp::max:
+            return signed_or_not<Max>(type);
+        case IntegerOp::add_sat:
+            return type == Type::s32 ? binary<AddSat, int32_t, int32_t, int32_t> : nullptr;
+        case IntegerOp::sub_sat:
+            return type == Type::s32 ? binary<SubSat, int32_t, int32_t, int32_t> : nullptr;
         case IntegerOp::mad_hi_sat:
             return type == Type::s32 ? ternary<MadHiSat, int32_t, int32_t, int32_t, int32_t> : nullptr;
-        case IntegerOp::popc: return count_by_width<Popc>(type);
-        case IntegerOp::clz: return count_by_width<Clz>(type);
-        case IntegerOp::bfind: return find_bit<Bfind<false>>(type);
-        case IntegerOp::bfind_shift: return find_bit<Bfind<true>>(type);
+        case IntegerOp::popc:
+            return count_by_width<Popc>(type);
+        case IntegerOp::clz:
+            return count_by_width<Clz>(type);
+        case IntegerOp::bfind:
+            return find_bit<Bfind<false>>(type);
+        case IntegerOp::bfind_shift:
+            return find_bit<Bfind<true>>(type);
         case IntegerOp::brev:
             return size == 4 ? unary<Brev, uint32_t, uint32_t> : size == 8 ? unary<Brev, uint64_t, uint64_t> : nullptr;
         case IntegerOp::bfe:
             switch (type) {
-                case Type::u32: return ternary<Bfe, uint32_t, uint32_t, uint32_t, uint32_t>;
-                case Type::s32: return ternary<Bfe, int32_t, int32_t, uint32_t, uint32_t>;
-                case Type::u64: return ternary<Bfe, uint64_t, uint64_t, uint32_t, uint32_t>;
-                case Type::s64: return ternary<Bfe, int64_t, int64_t, uint32_t, uint32_t>;
-                default: return nullptr;
+                case Type::u32:
+                    return ternary<Bfe, uint32_t, uint32_t, uint32_t, uint32_t>;
+                case Type::s32:
+                    return ternary<Bfe, int32_t, int32_t, uint32_t, uint32_t>;
+                case Type::u64:
+                    return ternary<Bfe, uint64_t, uint64_t, uint32_t, uint32_t>;
+                case Type::s64:
+                    return ternary<Bfe, int64_t, int64_t, uint32_t, uint32_t>;
+                default:
+                    return nullptr;
             }
-        case IntegerOp::bfi: return size == 4 ? bfi<uint32_t> : size == 8 ? bfi<uint64_t> : nullptr;
+        case IntegerOp::bfi:
+            return size == 4 ? bfi<uint32_t> : size == 8 ? bfi<uint64_t> : nullptr;
         case IntegerOp::szext_clamp:
             return type == Type::s32   ? binary<Szext<false>, int32_t, int32_t, uint32_t>
                    : type == Type::u32 ? binary<Szext<false>, uint32_t, uint32_t, uint32_t>
@@ -543,19 +681,32 @@ Handler integer(IntegerOp op, Type type) {
             return type == Type::s32   ? binary<Szext<true>, int32_t, int32_t, uint32_t>
                    : type == Type::u32 ? binary<Szext<true>, uint32_t, uint32_t, uint32_t>
                                        : nullptr;
-        case IntegerOp::bmsk_clamp: return binary<Bmsk<false>, uint32_t, uint32_t, uint32_t>;
-        case IntegerOp::bmsk_wrap: return binary<Bmsk<true>, uint32_t, uint32_t, uint32_t>;
-        case IntegerOp::fns: return ternary<Fns, uint32_t, uint32_t, uint32_t, int32_t>;
-        case IntegerOp::and_: return by_width<And>(type);
-        case IntegerOp::or_: return by_width<Or>(type);
-        case IntegerOp::xor_: return by_width<Xor>(type);
-        case IntegerOp::not_: return unary_by_width<Not>(type);
-        case IntegerOp::cnot: return unary_by_width<Cnot>(type);
-        case IntegerOp::lop3: return lop3;
-        case IntegerOp::shf_l_wrap: return ternary<Shf<true, true>, uint32_t, uint32_t, uint32_t, uint32_t>;
-        case IntegerOp::shf_l_clamp: return ternary<Shf<true, false>, uint32_t, uint32_t, uint32_t, uint32_t>;
-        case IntegerOp::shf_r_wrap: return ternary<Shf<false, true>, uint32_t, uint32_t, uint32_t, uint32_t>;
-        case IntegerOp::shf_r_clamp: return ternary<Shf<false, false>, uint32_t, uint32_t, uint32_t, uint32_t>;
+        case IntegerOp::bmsk_clamp:
+            return binary<Bmsk<false>, uint32_t, uint32_t, uint32_t>;
+        case IntegerOp::bmsk_wrap:
+            return binary<Bmsk<true>, uint32_t, uint32_t, uint32_t>;
+        case IntegerOp::fns:
+            return ternary<Fns, uint32_t, uint32_t, uint32_t, int32_t>;
+        case IntegerOp::and_:
+            return by_width<And>(type);
+        case IntegerOp::or_:
+            return by_width<Or>(type);
+        case IntegerOp::xor_:
+            return by_width<Xor>(type);
+        case IntegerOp::not_:
+            return unary_by_width<Not>(type);
+        case IntegerOp::cnot:
+            return unary_by_width<Cnot>(type);
+        case IntegerOp::lop3:
+            return lop3;
+        case IntegerOp::shf_l_wrap:
+            return ternary<Shf<true, true>, uint32_t, uint32_t, uint32_t, uint32_t>;
+        case IntegerOp::shf_l_clamp:
+            return ternary<Shf<true, false>, uint32_t, uint32_t, uint32_t, uint32_t>;
+        case IntegerOp::shf_r_wrap:
+            return ternary<Shf<false, true>, uint32_t, uint32_t, uint32_t, uint32_t>;
+        case IntegerOp::shf_r_clamp:
+            return ternary<Shf<false, false>, uint32_t, uint32_t, uint32_t, uint32_t>;
         case IntegerOp::shl:
             return size == 2   ? binary<Shl, uint16_t, uint16_t, uint32_t>
                    : size == 4 ? binary<Shl, uint32_t, uint32_t, uint32_t>
@@ -563,22 +714,32 @@ Handler integer(IntegerOp op, Type type) {
                                : nullptr;
         case IntegerOp::shr:
             switch (type) {
-                case Type::s16: return binary<Shr, int16_t, int16_t, uint32_t>;
-                case Type::s32: return binary<Shr, int32_t, int32_t, uint32_t>;
-                case Type::s64: return binary<Shr, int64_t, int64_t, uint32_t>;
+                case Type::s16:
+                    return binary<Shr, int16_t, int16_t, uint32_t>;
+                case Type::s32:
+                    return binary<Shr, int32_t, int32_t, uint32_t>;
+                case Type::s64:
+                    return binary<Shr, int64_t, int64_t, uint32_t>;
                 default:
                     return size == 2   ? binary<Shr, uint16_t, uint16_t, uint32_t>
                            : size == 4 ? binary<Shr, uint32_t, uint32_t, uint32_t>
                            : size == 8 ? binary<Shr, uint64_t, uint64_t, uint32_t>
                                        : nullptr;
             }
-        case IntegerOp::prmt: return prmt;
-        case IntegerOp::dp4a: return dp4a;
-        case IntegerOp::dp2a_lo: return dp2a<0>;
-        case IntegerOp::dp2a_hi: return dp2a<2>;
-        case IntegerOp::add_carry: return carry_by_width<IntegerOp::add_carry>(type);
-        case IntegerOp::sub_carry: return carry_by_width<IntegerOp::sub_carry>(type);
-        case IntegerOp::mad_lo_carry: return carry_by_width<IntegerOp::mad_lo_carry>(type);
+        case IntegerOp::prmt:
+            return prmt;
+        case IntegerOp::dp4a:
+            return dp4a;
+        case IntegerOp::dp2a_lo:
+            return dp2a<0>;
+        case IntegerOp::dp2a_hi:
+            return dp2a<2>;
+        case IntegerOp::add_carry:
+            return carry_by_width<IntegerOp::add_carry>(type);
+        case IntegerOp::sub_carry:
+            return carry_by_width<IntegerOp::sub_carry>(type);
+        case IntegerOp::mad_lo_carry:
+            return carry_by_width<IntegerOp::mad_lo_carry>(type);
         case IntegerOp::mad_hi_carry:
             return type == Type::u32 || type == Type::u64 ? carry_by_width<IntegerOp::mad_hi_carry>(type) : nullptr;
     }

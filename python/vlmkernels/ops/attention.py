@@ -123,6 +123,10 @@ def scaled_dot_product_attention(
         NotImplementedError: for dropout_p > 0, and for value widths other than the query's.
         ValueError: for attn_mask together with is_causal, and unequal heads without enable_gqa.
     """
+    if attn_mask is None and not dropout_p and query.dim() == 4 and (enable_gqa or query.shape[1] == key.shape[1]):
+        out = _shortcut(query, key, value, "top_left" if is_causal else None, scale)
+        if out is not None:
+            return out
     if dropout_p:
         raise NotImplementedError(
             f"dropout_p is {dropout_p}; attention dropout is not implemented: pass 0.0 (in eval mode, or set the model's attention dropout to 0)"
@@ -153,7 +157,9 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         while attn_mask.dim() < 4:
             attn_mask = attn_mask.unsqueeze(0)
-    out: Tensor = attention(query, key, value, mask=attn_mask, causal="top_left" if is_causal else None, scale=scale)
+    out = _dense(
+        query, key, value, attn_mask, None, None, None, None, "top_left" if is_causal else None, None, scale, None, False
+    )  # fmt: skip
     for _ in range(4 - rank):
         out = out.squeeze(0)
     return out
