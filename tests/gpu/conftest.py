@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -82,11 +81,10 @@ def _standin_library(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     if _real_driver():
         pytest.skip("this process may already use the real driver; the stand-in is for machines without one")
     path = tmp_path_factory.mktemp("standin") / "libcuda.so.1"
-    command = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", f"-I{toolkit.ROOT / 'csrc'}", f"-I{toolkit.include_folder()}"]  # fmt: skip
-    built = subprocess.run(
-        [*command, str(Path(__file__).parent / "libcuda" / "stand_in.cpp"), "-o", str(path)],
-        capture_output=True,
-        text=True,
+    folders = (toolkit.ROOT / "csrc", toolkit.include_folder())
+    source = Path(__file__).parent / "libcuda" / "stand_in.cpp"
+    built = toolkit.run(
+        "g++", "-std=c++17", "-O1", "-fPIC", "-shared", *(f"-I{f}" for f in folders), source, "-o", path
     )
     assert built.returncode == 0, built.stderr
     os.environ["VLMKERNELS_LIBCUDA"] = str(path)  # read when the driver is first used

@@ -13,15 +13,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    """A compiler, without what a sanitizer run preloads into this process."""
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
+
+
 @cache
 def nvcc() -> str | None:
     """nvcc of version 13 or newer on PATH, in CUDA_HOME or among the wheels of the package index; None if there is none."""
     homes = [os.environ.get("CUDA_HOME"), *(f"{p}/nvidia/cu13" for p in sys.path if p)]
     for found in (shutil.which("nvcc"), *(f"{home}/bin/nvcc" for home in homes if home)):
         if found and Path(found).exists():
-            release = re.search(
-                r"release (\d+)", subprocess.run([found, "--version"], capture_output=True, text=True).stdout
-            )
+            release = re.search(r"release (\d+)", run(found, "--version").stdout)
             if release and int(release[1]) >= 13:
                 return found
     return None
@@ -35,7 +39,7 @@ def missing() -> str:
 @cache
 def include_folder() -> Path:
     """Where cuda.h is."""
-    dryrun = subprocess.run([nvcc(), "--dryrun", "-ptx", "-x", "cu", "/dev/null", "-o", "/dev/null"], capture_output=True, text=True).stderr  # fmt: skip
+    dryrun = run(nvcc(), "--dryrun", "-ptx", "-x", "cu", "/dev/null", "-o", "/dev/null").stderr
     root = re.search(r"#\$ TOP=(.+)", dryrun)
     assert root, dryrun
     return Path(root[1]).resolve() / "include"
@@ -45,6 +49,6 @@ def compile_ptx(source: Path, folder: Path, architecture: int = 80) -> str:
     """The PTX text of a .cu file, compiled as the build compiles kernels."""
     out = folder / f"{source.stem}.{architecture}.ptx"
     command = [nvcc(), "-ptx", "-O3", "-std=c++17", f"-arch=compute_{architecture}", "-lineinfo", "-allow-unsupported-compiler", f"-I{ROOT / 'csrc'}", source, "-o", out]  # fmt: skip
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    done = run(*command)
     assert done.returncode == 0, done.stderr
     return out.read_text()
