@@ -46,4 +46,7 @@ PYBIND11_MODULE(_native, m) {
     vlmk::python::bind_patch_embed(m);
     vlmk::python::bind_contrastive(m);
     vlmk::python::bind_bench(m);
+    vlmk::python::bind_merge_attention(m);
+    vlmk::python::bind_gpu(m);
+    vlmk::python::bind_emulator(m);
 }

@@ -52,11 +52,13 @@ const dlpack::ExchangeApi* exchange_api() {
 TensorView from_table(py::handle tensor, const char* argument) {
     dlpack::Tensor borrowed;
     if (exchange_api()->dltensor_from_py_object_no_sync(tensor.ptr(), &borrowed) != 0) throw py::error_already_set();
-    require(borrowed.device.type == dlpack::kCpu, std::string(argument) + " is not on the CPU");
+    require(borrowed.device.type == dlpack::kCpu || borrowed.device.type == dlpack::kCuda,
+            std::string(argument) + " is neither on the CPU nor on a CUDA device");
     require(borrowed.ndim <= kMaxDims, std::string(argument) + " has too many dimensions");
     TensorView v;
     v.data = static_cast<char*>(borrowed.data) + borrowed.byte_offset;
     v.dtype = dtype_of(borrowed.dtype);
+    v.device = borrowed.device.type == dlpack::kCuda ? borrowed.device.id : kHost;
     v.ndim = borrowed.ndim;
     for (int i = 0; i < v.ndim; ++i) v.shape[i] = borrowed.shape[i];
     if (borrowed.strides != nullptr) {
@@ -74,9 +76,11 @@ TensorView from_attributes(py::handle tensor, const char* argument) {
         {torch.attr("float32"), DType::f32}, {torch.attr("float16"), DType::f16}, {torch.attr("bfloat16"), DType::bf16},
         {torch.attr("float64"), DType::f64}, {torch.attr("uint8"), DType::u8},    {torch.attr("bool"), DType::boolean},
         {torch.attr("int32"), DType::i32},   {torch.attr("int64"), DType::i64}};
-    require(py::str(tensor.attr("device").attr("type")).cast<std::string>() == "cpu",
-            std::string(argument) + " is not on the CPU");
+    const py::object device = tensor.attr("device");
+    const std::string kind = py::str(device.attr("type"));
+    require(kind == "cpu" || kind == "cuda", std::string(argument) + " is neither on the CPU nor on a CUDA device");
     TensorView v;
+    v.device = kind == "cuda" ? device.attr("index").cast<int>() : kHost;
     const py::object dtype = tensor.attr("dtype");
     for (const auto& [object, value] : known)
         if (dtype.is(object)) v.dtype = value;
@@ -111,9 +115,15 @@ bool TensorView::contiguous() const {
     return true;
 }
 
-TensorView view(py::handle tensor, const char* argument) {
+TensorView view_anywhere(py::handle tensor, const char* argument) {
     if (tensor.is_none()) return {};
     return exchange_api() != nullptr ? from_table(tensor, argument) : from_attributes(tensor, argument);
+}
+
+TensorView view(py::handle tensor, const char* argument) {
+    const TensorView v = view_anywhere(tensor, argument);
+    require(v.device == kHost, std::string(argument) + " is not on the CPU");
+    return v;
 }
 
 void expect(const TensorView& tensor, const char* argument, DType dtype, std::initializer_list<int64_t> shape) {

@@ -9,11 +9,13 @@
 namespace vlmk::python {
 
 constexpr int kMaxDims = 6;
+constexpr int kHost = -1;
 
-// Pointer, dtype, shape and strides (in elements) of a CPU tensor; valid while the Python object lives.
+// Pointer, dtype, shape and strides (in elements) of a tensor; valid while the Python object lives.
 struct TensorView {
     void* data = nullptr;
     DType dtype = DType::other;
+    int device = kHost;  // a CUDA device's number, or kHost
     int ndim = 0;
     int64_t shape[kMaxDims] = {};
     int64_t stride[kMaxDims] = {};
@@ -23,8 +25,11 @@ struct TensorView {
     bool contiguous() const;
 };
 
-// Reads a torch.Tensor; None gives an empty view. TypeError or ValueError name the argument.
+// Reads a torch.Tensor in CPU memory; None gives an empty view. TypeError or ValueError name the argument.
 TensorView view(pybind11::handle tensor, const char* argument);
+
+// The same for a tensor on the CPU or a CUDA device.
+TensorView view_anywhere(pybind11::handle tensor, const char* argument);
 
 // The last line of defence behind the Python checks: throws ValueError unless the view has this shape and dtype.
 void expect(const TensorView& tensor, const char* argument, DType dtype, std::initializer_list<int64_t> shape);

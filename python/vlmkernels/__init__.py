@@ -25,6 +25,7 @@ else:
         contrastive_loss,
         contrastive_loss_and_grads,
     )
+    from vlmkernels.ops.merge import merge_attention
     from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
     from vlmkernels.ops.sigmoid import SigmoidGrads, sigmoid_loss, sigmoid_loss_and_grads
 
@@ -37,6 +38,7 @@ __all__ = [
     "contrastive_loss",
     "contrastive_loss_and_grads",
     "cross_attention",
+    "merge_attention",
     "patch_embed",
     "patch_embed_packed",
     "scaled_dot_product_attention",

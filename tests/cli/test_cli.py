@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from vlmkernels import images
 from vlmkernels.cli.main import main
 
 
@@ -71,7 +72,45 @@ def test_verify_fails_on_a_wrong_result(monkeypatch: pytest.MonkeyPatch, capsys:
 
 def test_help_names_every_command() -> None:
     out = run("--help").stdout
-    assert all(word in out for word in ("info", "verify", "bench", "demo"))
+    assert all(word in out for word in ("info", "verify", "profile", "bench", "demo"))
+
+
+def test_info_says_why_cuda_is_not_used(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(run("info", "--json", VLMKERNELS_LIBCUDA="/nowhere/libcuda.so.1").stdout)["cuda"]
+    assert any("no NVIDIA driver" in why for why in found["not used"])
+    assert [image["name"] for image in found["kernels"]] == [image.name for image in images.images()]
+    assert main(["info"]) == 0
+    out = capsys.readouterr().out
+    assert ("merge_attention/merge: 18 kernels, machine code for sm_80, sm_86" in out) == bool(images.images())
+
+
+needs_emulator = pytest.mark.skipif(
+    bool(images.missing("merge_attention")), reason=images.missing("merge_attention") or "kernels are there"
+)
+
+
+@needs_emulator
+def test_verify_on_the_emulator(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "--quick", "--backend", "emulator"]) == 0
+    out = capsys.readouterr().out
+    assert "0 failures" in out
+    assert "merge_attention     bfloat16" in out
+    assert "attention           not checked: there is no CUDA kernel for attention yet" in out
+
+
+@needs_emulator
+def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both launches, with figures; the forward kernel reads whole sectors and nothing else."""
+    assert main(["profile", "merge_attention", "--seqlen", "33", "--head-dim", "72", "--backward"]) == 0
+    out = capsys.readouterr().out
+    assert "merge_forward_bfloat16_8x16: grid 17 x 1 x 1, block 128 x 1 x 1" in out
+    assert "merge_backward_bfloat16_8x16" in out
+
+
+def test_profile_needs_kernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(images, "OPERATIONS", {})
+    assert main(["profile", "merge_attention"]) == 1
+    assert "cannot be profiled: there is no CUDA kernel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["demo", "--steps", "0"], ["demo", "--task", "digits", "--query", "x"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vlmkernels import backends, images
 from vlmkernels.verify import Case, cases, check_accuracy, check_repeatable
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -23,3 +24,38 @@ def test_the_same_bits_every_time(case: Case, dtype: torch.dtype, backend: str) 
     if backend == "reference":
         pytest.skip("the reference is as repeatable as PyTorch")
     assert check_repeatable(case, dtype) == []
+
+
+#: Cases of operations that have CUDA kernels.
+CUDA_CASES = [case for case in cases() if case.operation in images.OPERATIONS]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("case", CUDA_CASES, ids=str)
+def test_accuracy_on_the_emulator(case: Case, dtype: torch.dtype) -> None:
+    """Warps in turn, and interleaved at random: the same bits, and within the rule."""
+    require("emulator", case)
+    with backends.use_backend("emulator"):
+        failed = [str(finding) for finding in check_accuracy(case, dtype) if not finding.passed]
+        assert not failed, "\n".join(failed)
+        with backends.emulation(schedule="random", seed=1):
+            assert check_repeatable(case, dtype) == []
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("case", CUDA_CASES, ids=str)
+def test_accuracy_on_a_gpu(case: Case, dtype: torch.dtype) -> None:
+    require("cuda", case)
+    with backends.use_backend("cuda"):
+        failed = [str(finding) for finding in check_accuracy(case, dtype, device="cuda") if not finding.passed]
+        assert not failed, "\n".join(failed)
+        assert check_repeatable(case, dtype, device="cuda") == []
+
+
+def require(backend: str, case: Case) -> None:
+    if backend == "cuda" and not torch.cuda.is_available():
+        pytest.skip(f"torch {torch.__version__} sees no GPU")
+    device = "cuda" if backend == "cuda" else "cpu"
+    if against := backends.reasons(backend, case.operation, device, torch.float32):
+        pytest.skip("; ".join(against))

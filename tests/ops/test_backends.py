@@ -49,6 +49,18 @@ def test_requested_backend_that_cannot_is_an_error(native) -> None:
         pass
 
 
+def test_backends_with_cuda_kernels_refuse_what_has_none(native) -> None:
+    q = torch.randn(1, 1, 2, 8)
+    for name in ("emulator", "cuda"):
+        with backends.use_backend(name), pytest.raises(RuntimeError, match="no CUDA kernel for attention"):
+            vk.attention(q, q, q)
+    assert "meta" in backends.reasons("emulator", "merge_attention", "meta", torch.float32)[0]
+
+
+def test_the_emulator_is_never_chosen_by_itself() -> None:
+    assert backends.choose("merge_attention", "cpu", torch.float32) in ("cpu", "reference")
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_scaled_dot_product_attention_is_torchs(backend: str, causal: bool) -> None:
     q, k, v = (torch.randn(2, 4, 9, 16) for _ in range(3))

@@ -7,9 +7,11 @@ import importlib.metadata
 import json
 import os
 import platform
+from dataclasses import asdict
 from typing import Any
 
 import vlmkernels
+from vlmkernels import images
 
 __all__ = ["collect", "run_info"]
 
@@ -18,12 +20,21 @@ OPERATIONS = {
     "attention": "attention",
     "attention_varlen": "attention",
     "cross_attention": "attention",
+    "merge_attention": "merge_attention",
     "patch_embed": "patch_embed",
     "patch_embed_packed": "patch_embed",
     "contrastive_loss": "contrastive",
     "sigmoid_loss": "sigmoid",
 }
-_VARIABLES = ("VLMKERNELS_BACKEND", "VLMKERNELS_CPU_ISA", "VLMKERNELS_STRICT", "VLMKERNELS_CACHE", "OMP_NUM_THREADS")
+_VARIABLES = (
+    "VLMKERNELS_BACKEND",
+    "VLMKERNELS_CPU_ISA",
+    "VLMKERNELS_STRICT",
+    "VLMKERNELS_CACHE",
+    "VLMKERNELS_LIBCUDA",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+)
 _OPTIONAL = (
     "safetensors",
     "tokenizers",
@@ -46,6 +57,7 @@ def collect() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "torch": _torch(),
         "native": _native(),
+        "cuda": _cuda(),
         "optional packages": {name: _version(name) for name in _OPTIONAL},
         "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
     }
@@ -56,9 +68,19 @@ def collect() -> dict[str, Any]:
 def _torch() -> dict[str, Any]:
     try:
         torch = importlib.import_module("torch")
-        return {"version": torch.__version__, "threads": torch.get_num_threads(), "error": None}
+        return {
+            "version": torch.__version__,
+            "cuda": torch.version.cuda,
+            "threads": torch.get_num_threads(),
+            "error": None,
+        }
     except Exception as error:  # whatever a broken installation raises
-        return {"version": _version("torch"), "threads": None, "error": f"{type(error).__name__}: {error}"}
+        return {
+            "version": _version("torch"),
+            "cuda": None,
+            "threads": None,
+            "error": f"{type(error).__name__}: {error}",
+        }
 
 
 def _native() -> dict[str, Any]:
@@ -73,6 +95,29 @@ def _native() -> dict[str, Any]:
         }
     except Exception as error:
         return {"instruction sets": [], "active": None, "threads": None, "error": f"{type(error).__name__}: {error}"}
+
+
+def _cuda() -> dict[str, Any]:
+    """The kernels in the package, the driver and its GPUs, and why CUDA is not used; nothing here needs torch to work."""
+    kernels = [asdict(image) for image in images.images()]
+    found: dict[str, Any] = {"kernels": kernels, "driver": None, "not used": []}
+    if not kernels:
+        found["not used"].append("this build has no CUDA kernels: reinstall with VLMKERNELS_CUDA=ON")
+    try:
+        native = importlib.import_module("vlmkernels._native")
+    except Exception as error:
+        found["not used"].append(f"the compiled module does not import: {error}")
+        return found
+    try:
+        found["driver"] = native.cuda_devices()
+    except native.DriverError as error:
+        found["not used"].append(str(error))
+    torch = _torch()
+    if torch["error"]:
+        found["not used"].append("torch does not import")
+    elif torch["cuda"] is None:
+        found["not used"].append(f"torch {torch['version']} is built without CUDA: install a CUDA build of torch")
+    return found
 
 
 def _version(package: str) -> str | None:
@@ -94,10 +139,13 @@ def _operators() -> dict[str, Any]:
     for operation, kernel in OPERATIONS.items():
         out[operation] = {}
         for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-            reasons = {name: backends.reasons(name, kernel, "cpu", dtype) for name in backends.BACKENDS}
-            able = [name for name, against in reasons.items() if not against]
+            reasons = {
+                name: backends.reasons(name, kernel, "cuda" if name == "cuda" else "cpu", dtype)
+                for name in backends.BACKENDS
+            }
             out[operation][str(dtype).removeprefix("torch.")] = {
-                "backend": able[0] if able else None,
+                "backend": "reference" if reasons["cpu"] else "cpu",
+                "able": [name for name, against in reasons.items() if not against],
                 "not": {name: against for name, against in reasons.items() if against},
             }
     return out
@@ -123,19 +171,43 @@ def _text(found: dict[str, Any]) -> str:
             f"compiled module: {native['active']} in use of {', '.join(native['instruction sets'])}, up to {native['threads']} threads"
         )
         lines.append("  built with " + ", ".join(f"{key} {value}" for key, value in native["build"].items()))
+    lines += _cuda_lines(found["cuda"])
     if found["environment"]:
         lines.append("environment: " + ", ".join(f"{k}={v}" for k, v in found["environment"].items()))
-    lines.append("operators on CPU tensors:")
+    lines.append("operators (a backend that takes them; first the one CPU tensors get; cuda is for CUDA tensors):")
     for operation, dtypes in found["operators"].items():
         if "error" in dtypes:
             lines.append(f"  {operation}: {dtypes['error']}")
             continue
-        for backend in dict.fromkeys(d["backend"] for d in dtypes.values()):
-            names = ", ".join(name for name, d in dtypes.items() if d["backend"] == backend)
-            lines.append(f"  {operation} in {names}: {backend}")
-            for other, why in next(d["not"] for d in dtypes.values() if d["backend"] == backend).items():
-                lines.append(f"    not {other}: {'; '.join(why)}")
+        for able in dict.fromkeys(tuple(d["able"]) for d in dtypes.values()):
+            same = {name: d for name, d in dtypes.items() if tuple(d["able"]) == able}
+            lines.append(f"  {operation} in {', '.join(same)}: {', '.join(able)}")
+            # The first reason of each; --json has them all.
+            against: dict[str, list[str]] = {}
+            for other, why in next(iter(same.values()))["not"].items():
+                against.setdefault(why[0], []).append(other)
+            lines += [f"    not {', '.join(others)}: {why}" for why, others in against.items()]
     lines.append(
         "optional packages: " + ", ".join(f"{k} {v or 'missing'}" for k, v in found["optional packages"].items())
     )
     return "\n".join(lines)
+
+
+def _cuda_lines(cuda: dict[str, Any]) -> list[str]:
+    lines = []
+    for image in cuda["kernels"]:
+        machine_code = ", ".join(f"sm_{arch}" for arch in image["machine_code"])
+        lines.append(
+            f"  {image['name']}: {len(image['kernels'])} kernels, machine code for {machine_code}, PTX {image['ptx_version']} for later ones, "
+            f"{image['bytes'] / 1024:.0f} KB"
+        )
+    if lines:
+        lines.insert(0, "CUDA kernels:")
+    if cuda["driver"] is not None:
+        major, minor = cuda["driver"]["cuda_version"]
+        lines.append(f"CUDA driver: supports CUDA {major}.{minor}")
+        for number, device in enumerate(cuda["driver"]["devices"]):
+            capability = ".".join(str(n) for n in device["compute_capability"])
+            lines.append(f"  GPU {number}: {device['name']}, compute capability {capability}, {device['multiprocessors']} multiprocessors")  # fmt: skip
+    lines += [f"CUDA is not used: {why}" for why in cuda["not used"]]
+    return lines

@@ -1,4 +1,4 @@
-"""`vlmkernels`: what is installed, whether it computes right, how fast it is, and a demonstration. `python -m vlmkernels` is the same."""
+"""`vlmkernels`: what is installed, whether it computes right, how fast it is, what its CUDA kernels do, and a demonstration. `python -m vlmkernels` is the same."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import vlmkernels
 from vlmkernels.cli.bench import add_bench, run_bench
+from vlmkernels.cli.profile import add_profile_arguments
 
 __all__ = ["main"]
 
@@ -15,9 +16,11 @@ __all__ = ["main"]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vlmkernels", description="Hand-written kernels for vision-language models.")
     parser.add_argument("--version", action="version", version=f"vlmkernels {vlmkernels.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="info | verify | bench | demo")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="info | verify | profile | bench | demo")
 
-    info = commands.add_parser("info", help="versions, instruction sets, threads, and what each operator runs on")
+    info = commands.add_parser(
+        "info", help="versions, instruction sets, CUDA kernels and GPUs, and what each operator runs on"
+    )
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
     verify = commands.add_parser("verify", help="check every operator against float64 on this machine")
@@ -25,7 +28,14 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="a handful of cases an operator (seconds instead of a minute)"
     )
     verify.add_argument("--seed", type=int, default=0, help="of the random inputs (default %(default)s)")
-    verify.add_argument("--backend", choices=("cpu", "reference"), help="check this one; the best by default")
+    verify.add_argument(
+        "--backend", choices=("cpu", "cuda", "emulator", "reference"), help="check this one; the best by default"
+    )
+
+    profile = commands.add_parser(
+        "profile", help="run an operator's CUDA kernels on the emulator and print what they issue, move and wait for"
+    )
+    add_profile_arguments(profile)
 
     add_bench(commands)
 
@@ -73,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_verify(options.quick, options.seed, options.backend)
     if options.command == "bench":
         return run_bench(options, sys.argv[1:] if arguments is None else arguments)
+    if options.command == "profile":
+        from vlmkernels.cli.profile import run_profile
+
+        return run_profile(options)
     from vlmkernels.cli.demo import run_demo
 
     return run_demo(options)

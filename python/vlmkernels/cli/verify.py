@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlmkernels.verify import Case
 
 __all__ = ["run_verify"]
 
@@ -22,7 +26,9 @@ def run_verify(quick: bool, seed: int, backend: str | None) -> int:
     )
     print("error: the largest share of the error allowed by the accuracy rule (1 is the limit)\n")
     print(f"{'operator':<20}{'dtype':<10}{'cases':>6}{'error':>8}  {'worst case':<34}{'bits':<12}verdict")
-    everything = list(cases(quick))
+    everything, refused = _able(list(cases(quick)), backend)
+    # Kernels for a GPU are checked on its own tensors.
+    device = "cuda" if backend == "cuda" and torch.cuda.is_available() else "cpu"
     failures: list[str] = []
     with backends.use_backend(backend) if backend else contextlib.nullcontext():
         for operation in dict.fromkeys(case.operation for case in everything):
@@ -31,14 +37,14 @@ def run_verify(quick: bool, seed: int, backend: str | None) -> int:
                 own = [case for case in everything if case.operation == operation]
                 worst, where, bad, changed = 0.0, "", 0, 0
                 for case in own:
-                    for finding in check_accuracy(case, dtype, seed):
+                    for finding in check_accuracy(case, dtype, seed, device):
                         share = finding.error / finding.allowed if finding.allowed else float(finding.error > 0)
                         if share >= worst:
                             worst, where = share, f"{case.name}: {finding.quantity}"
                         if not finding.passed:
                             bad += 1
                             failures.append(f"{case} {name} {finding}")
-                    moved = [] if case.name.startswith("head dim") else check_repeatable(case, dtype, seed)
+                    moved = [] if case.name.startswith("head dim") else check_repeatable(case, dtype, seed, device)
                     if moved:
                         changed += 1
                         failures.append(f"{case} {name}: the bits of {', '.join(moved)} change from run to run")
@@ -47,7 +53,29 @@ def run_verify(quick: bool, seed: int, backend: str | None) -> int:
                 print(
                     f"{operation:<20}{name:<10}{len(own):>6}{worst:>8.2f}  {where:<34}{bits:<12}{verdict}", flush=True
                 )
+    for operation, why in refused.items():
+        print(f"{operation:<20}not checked: {why}")
+    if not everything:
+        print(f"\nthe {backend} backend runs nothing here")
+        return 1
     print(f"\n{len(failures)} failures in {time.perf_counter() - started:.1f} s")
     for failure in failures:
         print(failure)
     return 1 if failures else 0
+
+
+def _able(everything: list[Case], backend: str | None) -> tuple[list[Case], dict[str, str]]:
+    """The cases a requested backend can run, and for each operation it cannot, why."""
+    import torch
+
+    from vlmkernels import backends
+    from vlmkernels.cli.info import OPERATIONS
+
+    if backend is None:
+        return everything, {}
+    device = "cuda" if backend == "cuda" and torch.cuda.is_available() else "cpu"
+    refused = {}
+    for operation in dict.fromkeys(case.operation for case in everything):
+        if against := backends.reasons(backend, OPERATIONS[operation], device, torch.float32):
+            refused[operation] = "; ".join(against)
+    return [case for case in everything if case.operation not in refused], refused

@@ -13,6 +13,7 @@ from torch import Tensor
 from vlmkernels.ops.attention import attention, cross_attention
 from vlmkernels.ops.attention_varlen import attention_varlen
 from vlmkernels.ops.contrastive import contrastive_loss
+from vlmkernels.ops.merge import merge_attention
 from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
 from vlmkernels.ops.sigmoid import sigmoid_loss
 
@@ -45,6 +46,7 @@ def cases(quick: bool = False) -> Iterator[Case]:
     yield from _attention_cases(quick)
     yield from _varlen_cases(quick)
     yield from _cross_cases(quick)
+    yield from _merge_cases(quick)
     yield from _patch_cases(quick)
     yield from _loss_cases(quick)
 
@@ -259,6 +261,62 @@ def _cross_cases(quick: bool) -> Iterator[Case]:
         )  # fmt: skip
         if quick:
             return
+
+
+# --- merging split attention ---
+
+_MERGE = [  # name, (splits, rows..., D), layout
+    ("two halves", (2, 2, 3, 37, 64), "plain"),
+    ("long rows", (5, 3, 9, 160), "plain"),
+    ("token major", (3, 2, 4, 19, 72), "BSHD"),
+    ("odd width", (4, 23, 13), "plain"),
+    ("sliced", (3, 2, 11, 24), "sliced"),
+    ("many splits", (40, 7, 16), "plain"),
+    ("parts that saw nothing", (4, 2, 17, 40), "empty"),
+    ("one row", (2, 8), "plain"),
+    ("one part", (1, 3, 5, 32), "plain"),
+    ("no parts", (0, 3, 5, 8), "plain"),
+    ("no rows", (2, 0, 8), "plain"),
+]  # fmt: skip
+
+
+def _merge_case(name: str, shape: tuple[int, ...], layout: str) -> Case:
+    def inputs(g: torch.Generator) -> Inputs:
+        if layout == "BSHD":
+            n, b, h, s, d = shape
+            outputs = torch.randn(n, b, s, h, d, generator=g, dtype=torch.float64).transpose(2, 3)
+        elif layout == "sliced":
+            outputs = torch.randn(*shape[:-2], 2 * shape[-2] + 1, shape[-1] + 3, generator=g, dtype=torch.float64)
+            outputs = outputs[..., 1::2, 3:]
+        else:
+            outputs = torch.randn(shape, generator=g, dtype=torch.float64)
+        logsumexps = 4 * torch.randn(shape[:-1], generator=g, dtype=torch.float64)
+        if layout == "empty":
+            logsumexps[1:3, ..., ::2] = -torch.inf
+            logsumexps[..., 3] = -torch.inf
+            outputs[:, ..., 3, :] = 0
+        # What the kernels are given, so that the exact result is that of the same numbers.
+        return {"outputs": outputs, "logsumexps": logsumexps.float().double()}
+
+    return Case(
+        "merge_attention", name, inputs, lambda **kw: merge_attention(**kw), _merge_peer,
+        ("outputs",), ("outputs", "logsumexps"), ("out", "lse"),
+    )  # fmt: skip
+
+
+def _merge_peer(outputs: Tensor, logsumexps: Tensor) -> tuple[Tensor, Tensor]:
+    """As written with softmax: the products in fp32, rows without weight set to 0."""
+    if not outputs.shape[0]:
+        return outputs.sum(0), logsumexps.sum(0) - torch.inf
+    dead = (logsumexps == -torch.inf).all(0)
+    weights = torch.softmax(logsumexps.masked_fill(dead, 0.0), 0).masked_fill(dead, 0.0)[..., None]
+    lse = torch.logsumexp(logsumexps.masked_fill(dead, 0.0), 0).masked_fill(dead, -torch.inf)
+    return (weights * outputs).sum(0).to(outputs.dtype), lse
+
+
+def _merge_cases(quick: bool) -> Iterator[Case]:
+    for row in _MERGE[:: 3 if quick else 1]:
+        yield _merge_case(*row)
 
 
 # --- patch embedding ---

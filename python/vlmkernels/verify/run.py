@@ -15,9 +15,15 @@ from vlmkernels.verify.rule import Finding, compare
 __all__ = ["check_accuracy", "check_repeatable"]
 
 
-def _prepare(case: Case, dtype: torch.dtype, seed: int) -> Inputs:
+def _prepare(case: Case, dtype: torch.dtype, seed: int, device: str) -> Inputs:
     inputs = case.inputs(torch.Generator().manual_seed(seed))
-    return {name: value.to(dtype) if name in case.cast else value for name, value in inputs.items()}
+    return {name: _moved(value.to(dtype) if name in case.cast else value, device) for name, value in inputs.items()}
+
+
+def _moved(value: Any, device: str) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(part, device) for part in value)
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _converted(case: Case, inputs: Inputs, dtype: torch.dtype | None) -> Inputs:
@@ -40,16 +46,16 @@ def _evaluate(case: Case, call: Callable[..., tuple[Tensor, ...]], inputs: Input
     generator = torch.Generator().manual_seed(1)
     total: Any = 0.0
     for output in outputs:
-        weight = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+        weight = torch.randn(output.shape, generator=generator, dtype=torch.float64).to(output.device)
         seen = torch.where(output.isfinite(), output, 0.0)
         total = total + (seen.double() * weight).sum()
     grads = torch.autograd.grad(total, [inputs[name] for name in case.grads])
-    return [o.detach() for o in outputs], list(grads)
+    return [o.detach().cpu() for o in outputs], [g.cpu() for g in grads]
 
 
-def check_accuracy(case: Case, dtype: torch.dtype, seed: int = 0) -> list[Finding]:
-    """One finding an output and a gradient."""
-    inputs = _prepare(case, dtype, seed)
+def check_accuracy(case: Case, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> list[Finding]:
+    """One finding an output and a gradient, of tensors on this device."""
+    inputs = _prepare(case, dtype, seed, device)
     found = _evaluate(case, case.call, _converted(case, inputs, None))
     peer = _evaluate(case, case.peer, _converted(case, inputs, None))
     with backends.use_backend("reference"):
@@ -62,9 +68,9 @@ def check_accuracy(case: Case, dtype: torch.dtype, seed: int = 0) -> list[Findin
     ]
 
 
-def check_repeatable(case: Case, dtype: torch.dtype, seed: int = 0) -> list[str]:
+def check_repeatable(case: Case, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> list[str]:
     """Names of outputs and gradients whose bits change from run to run or (attention, patch embedding) with the number of threads."""
-    inputs = _prepare(case, dtype, seed)
+    inputs = _prepare(case, dtype, seed, device)
     before = torch.get_num_threads()
     any_threads = "loss" not in case.operation
     changed: set[str] = set()

@@ -1,0 +1,98 @@
+"""`vlmkernels profile`: an operator's CUDA kernels on the emulator, with the counters of every launch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["add_profile_arguments", "run_profile"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A size of the problem on the command line."""
+
+    name: str
+    default: int
+    help: str
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How to call an operator of given sizes: `call` takes the parsed options, a dtype and whether gradients are wanted, and returns what it computed."""
+
+    kernel: str  # what backends know it by
+    options: tuple[Option, ...]
+    call: Callable[[argparse.Namespace, Any, bool], tuple[Tensor, ...]]
+
+
+def _merge_attention(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, ...]:
+    import torch
+
+    import vlmkernels
+
+    rows = (options.parts, options.batch, options.heads, options.seqlen)
+    outputs = torch.randn(*rows, options.head_dim).to(dtype).requires_grad_(gradients)
+    logsumexps = torch.randn(rows).requires_grad_(gradients)
+    return vlmkernels.merge_attention(outputs, logsumexps)
+
+
+OPERATORS = {
+    "merge_attention": Operator(
+        "merge_attention",
+        (
+            Option("parts", 4, "attentions that are merged"),
+            Option("batch", 1, ""),
+            Option("heads", 8, ""),
+            Option("seqlen", 197, "queries"),
+            Option("head_dim", 64, ""),
+        ),
+        _merge_attention,
+    ),
+}
+
+
+def add_profile_arguments(parser: argparse.ArgumentParser) -> None:
+    operators = parser.add_subparsers(dest="operator", required=True, metavar=" | ".join(OPERATORS))
+    for name, operator in OPERATORS.items():
+        one = operators.add_parser(name, help=f"sizes of {name}")
+        for option in operator.options:
+            text = f"{option.help} (default %(default)s)".strip()
+            one.add_argument(f"--{option.name.replace('_', '-')}", type=int, default=option.default, help=text)
+        one.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+        one.add_argument("--backward", action="store_true", help="the gradients too")
+
+
+def run_profile(options: argparse.Namespace) -> int:
+    """Prints the emulator's summary of every launch."""
+    import torch
+
+    from vlmkernels import backends
+
+    operator, dtype = OPERATORS[options.operator], getattr(torch, options.dtype)
+    if against := backends.reasons("emulator", operator.kernel, "cpu", dtype):
+        print(f"{options.operator} cannot be profiled: {'; '.join(against)}")
+        return 1
+    sizes = ", ".join(f"{option.name} {getattr(options, option.name)}" for option in operator.options)
+    print(f"{options.operator} in {options.dtype}: {sizes}")
+    torch.manual_seed(0)
+    with backends.use_backend("emulator"), backends.emulation(counters=True) as launches:
+        results = operator.call(options, dtype, options.backward)
+        if options.backward:
+            torch.autograd.backward(results, [torch.randn_like(result) for result in results])
+    for launch in launches:
+        plan = launch.plan
+        print(
+            f"\n{plan['kernel']}: grid {_text(plan['grid'])}, block {_text(plan['block'])}, {plan['shared_bytes']} bytes of dynamic shared memory"
+        )
+        print(launch.report["summary"])
+    return 0
+
+
+def _text(dim3: tuple[int, int, int]) -> str:
+    return " x ".join(str(n) for n in dim3)

@@ -1,0 +1,87 @@
+"""The compiled CUDA kernels that ship with the package: which there are, and for which GPUs.
+
+Every ``csrc/<operation>/<name>.cu`` is two files ``<operation>/<name>`` in the package: ``.fatbin``, what the driver loads, with machine code for several
+architectures and PTX for later ones; and ``.ptx``, the text that machine code was made from, with source lines, which the emulator runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["FOLDER", "OPERATIONS", "Image", "images", "missing"]
+
+
+def _folder() -> Path:
+    """Beside the compiled module, which an editable install keeps elsewhere than the Python sources."""
+    module = importlib.util.find_spec("vlmkernels._native")
+    return Path(module.origin if module and module.origin else __file__).parent / "kernels"
+
+
+FOLDER = _folder()
+
+#: Operations with CUDA kernels, and the images each one cannot run without.
+OPERATIONS = {"merge_attention": ("merge_attention/merge",)}
+
+# The layout of a fatbin: a header, then entries of a header and a payload each.
+_HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of this header, bytes that follow
+_ENTRY = struct.Struct("<HHIQ12xI")  # kind, version, bytes of this header, bytes of the payload, ..., architecture
+_MAGIC = 0xBA55ED50
+_PTX, _MACHINE_CODE = 1, 2
+
+
+@dataclass(frozen=True)
+class Image:
+    """One .cu file, compiled."""
+
+    name: str
+    kernels: tuple[str, ...]
+    machine_code: tuple[int, ...]  # compute capabilities, 80 for 8.0
+    ptx: tuple[int, ...]  # compiled by the driver for these and later ones
+    ptx_version: str
+    bytes: int
+
+
+def missing(operation: str) -> str:
+    """Why the package has no CUDA kernels of `operation`; empty if it has them."""
+    if operation not in OPERATIONS:
+        return f"there is no CUDA kernel for {operation} yet"
+    for image in OPERATIONS[operation]:
+        if not (FOLDER / f"{image}.fatbin").exists():
+            return f"this build has no CUDA kernels ({image} is missing): reinstall with VLMKERNELS_CUDA=ON"
+    return ""
+
+
+def images() -> list[Image]:
+    """Every image of the package, by name."""
+    return [_read(path) for path in sorted(FOLDER.glob("*/*.fatbin"))]
+
+
+def _read(fatbin: Path) -> Image:
+    ptx = fatbin.with_suffix(".ptx")
+    text, data = ptx.read_text(), fatbin.read_bytes()
+    entries = _entries(data)
+    version = re.search(r"^\.version\s+(\S+)", text, re.MULTILINE)
+    return Image(
+        fatbin.relative_to(FOLDER).with_suffix("").as_posix(),
+        tuple(re.findall(r"\.entry\s+(\w+)", text)),
+        tuple(sorted(arch for kind, arch in entries if kind == _MACHINE_CODE)),
+        tuple(sorted(arch for kind, arch in entries if kind == _PTX)),
+        version[1] if version else "unknown",
+        len(data) + ptx.stat().st_size,
+    )
+
+
+def _entries(data: bytes) -> list[tuple[int, int]]:
+    magic, _, start, _ = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise ValueError("not a fatbin")
+    found = []
+    while start + _ENTRY.size <= len(data):
+        kind, _, header, payload, arch = _ENTRY.unpack_from(data, start)
+        found.append((kind, arch))
+        start += header + payload
+    return found

@@ -1,0 +1,197 @@
+"""Every word of the device vocabulary (csrc/gpu/*.cuh), compiled by nvcc and run by the emulator, against torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cuda_toolkit import missing
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
+
+#: Compiled for the oldest GPUs, and for those with instructions of their own.
+ARCHITECTURES = (80, 90)
+
+
+@pytest.fixture(params=ARCHITECTURES, ids=lambda a: f"compute_{a}")
+def run(request: pytest.FixtureRequest, kernel_module):
+    """Launches a kernel on every warp order that may differ, and expects a report without findings."""
+    module = kernel_module("vocabulary", request.param)
+
+    def launch(kernel: str, *args: object, grid: int = 1, block: int = 32, shared_bytes: int = 0) -> object:
+        report = module.launch(kernel, (grid, 1, 1), (block, 1, 1), list(args), shared_bytes=shared_bytes)
+        assert not report.findings, report.findings
+        return report
+
+    return launch
+
+
+def bits16(values: torch.Tensor) -> torch.Tensor:
+    return values.view(torch.int16)
+
+
+FLOATS = {"f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@pytest.mark.parametrize("depth", [16, 8])
+@pytest.mark.parametrize("name", FLOATS)
+def test_mma_16_bit(run, name: str, depth: int) -> None:
+    a, b = (torch.randn(s).to(FLOATS[name]) for s in ((16, depth), (depth, 8)))
+    d = torch.zeros(16, 8)
+    run(f"mma_{name}_k{depth}", a, b, d)
+    torch.testing.assert_close(d, a.float() @ b.float(), rtol=1e-5, atol=1e-5)
+
+
+def tf32(values: torch.Tensor) -> torch.Tensor:
+    """Rounded to 10 bits of mantissa, half away from zero."""
+    return ((values.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+
+@pytest.mark.parametrize("depth", [8, 4])
+def test_mma_tf32(run, depth: int) -> None:
+    a, b = tf32(torch.randn(16, depth)), tf32(torch.randn(depth, 8))
+    d = torch.zeros(16, 8)
+    run(f"mma_tf32_k{depth}", a, b, d)
+    torch.testing.assert_close(d, a @ b, rtol=1e-5, atol=1e-5)
+
+
+def test_mma_int8(run) -> None:
+    a, b = (torch.randint(-128, 128, s, dtype=torch.int8) for s in ((16, 32), (32, 8)))
+    d = torch.zeros(16, 8, dtype=torch.int32)
+    run("mma_s8_k32", a, b, d)
+    assert torch.equal(d, a.int() @ b.int())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "stored", "row_bytes"),
+    [
+        ("attention_f16_pitch", "f16", 24, 48),
+        ("attention_bf16_pitch", "bf16", 24, 48),
+        ("attention_bf16_pitch_even", "bf16", 32, 80),
+        ("attention_bf16_swizzle_32", "bf16", 32, 64),
+        ("attention_bf16_swizzle_128", "bf16", 128, 256),
+    ],
+)
+def test_operands_out_of_tiles(run, kernel: str, name: str, stored: int, row_bytes: int) -> None:
+    """Both products of attention over 24 of the depth, out of tiles with either layout, without a bank conflict in ldmatrix."""
+    q, k, v = (torch.randn(rows, stored).to(FLOATS[name]) for rows in (16, 32, 32))
+    s, o = torch.zeros(16, 32), torch.zeros(16, 24)
+    report = run(kernel, q, k, v, s, o, shared_bytes=80 * row_bytes)
+    q, k, v = (t[:, :24] for t in (q, k, v))
+    expected = q.float() @ k.float().mT
+    torch.testing.assert_close(s, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(o, s.to(FLOATS[name]).float() @ v.float(), rtol=1e-4, atol=1e-4)
+    traffic = report.counters["shared_load"]
+    assert traffic["wavefronts"] == traffic["ideal_wavefronts"]
+
+
+def test_left_operand_out_of_its_transpose(run) -> None:
+    a, b, d = torch.randn(16, 16).bfloat16(), torch.randn(16, 16).bfloat16(), torch.zeros(16, 8)
+    run("left_transposed", a, b, d)
+    torch.testing.assert_close(d, a.float().mT @ b[:8].float().mT, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("transposed", [False, True], ids=["plain", "transposed"])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_ldmatrix_and_stmatrix(run, count: int, transposed: bool) -> None:
+    block = torch.randperm(256).to(torch.int16).view(4, 8, 8)
+    out, back = torch.zeros(32, count, dtype=torch.int32), torch.zeros(256, dtype=torch.int16)
+    run(f"matrices_{count}" + ("_transposed" if transposed else ""), block, out, back)
+    lane = torch.arange(32)
+    seen = block.mT.contiguous() if transposed else block
+    expected = torch.stack(
+        [seen[m, lane[:, None] // 4, lane[:, None] % 4 * 2 + torch.arange(2)] for m in range(count)], 1
+    )
+    assert torch.equal(out.view(torch.int16).view(32, count, 2), expected)
+    if count > 1:
+        assert torch.equal(back.view(4, 8, 8)[:count], block[:count])
+        assert (back.view(4, 8, 8)[count:] == -1).all()
+
+
+def test_stmatrix_is_used_where_it_exists(kernel_ptx) -> None:
+    """Code for sm_90 stores matrices by the instruction, older code without it; the test above ran both."""
+    assert "stmatrix.sync" in kernel_ptx("vocabulary", 90)
+    assert "stmatrix.sync" not in kernel_ptx("vocabulary", 80)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 8, 23, 64])
+def test_copies_through_a_ring(run, rows: int) -> None:
+    """Copies two tiles ahead; a missing wait or barrier would be reported, and rows past the end are zeros."""
+    values, sums = torch.randn(max(rows, 1), 32), torch.full((32,), torch.nan)
+    run("pipeline", values, sums, rows, block=64)
+    torch.testing.assert_close(sums, values[:rows].sum(0), rtol=1e-5, atol=1e-5)
+
+
+def test_small_copies(run) -> None:
+    source = torch.randint(1, 256, (32, 24), dtype=torch.uint8)
+    found = torch.zeros_like(source)
+    run("small_copies", source, found)
+    expected = source.clone()
+    expected[:, 13:16] = 0
+    expected[:, 21:] = 0
+    assert torch.equal(found, expected)
+
+
+def test_reductions(run) -> None:
+    values, out = torch.randn(32), torch.zeros(5, 32)
+    run("reductions", values, out)
+    for row, (width, reduce) in enumerate(
+        [(32, torch.sum), (8, torch.sum), (4, torch.sum), (32, torch.amax), (16, torch.amax)]
+    ):
+        groups = out[row].view(-1, width)
+        assert (groups == groups[:, :1]).all(), "every lane of a group has the same bits"
+        torch.testing.assert_close(groups[:, 0], reduce(values.view(-1, width), 1), rtol=1e-6, atol=1e-6)
+
+
+def test_powers_of_two(run) -> None:
+    x = torch.cat([torch.linspace(-126, 127, 4001), torch.tensor([-torch.inf, torch.inf, 0.0, 1.0])])
+    power, logarithm = torch.zeros_like(x), torch.zeros_like(x)
+    run("powers", x, power, logarithm, x.numel(), grid=(x.numel() + 127) // 128, block=128)
+    torch.testing.assert_close(power, torch.exp2(x.double()).float(), rtol=2**-21, atol=0)
+    positive = x > 0
+    torch.testing.assert_close(logarithm[positive], torch.log2(x[positive].double()).float(), rtol=2**-21, atol=2**-21)
+    assert logarithm[x == 0] == -torch.inf
+    assert logarithm[x < 0].isnan().all()
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_conversions(run, name: str) -> None:
+    """To nearest even, with infinities, overflow, subnormal numbers and NaN; packed pairs have the first number in the low half."""
+    special = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 65504.0, 65520.0, 1e38, 6e-8, 2.9e-8, 1e-40])
+    x = torch.cat([torch.randn(2000), torch.randn(1000) * 1e-5, special])
+    # Halfway between two neighbours, where rounding goes to the even one.
+    x = torch.cat([x, (torch.arange(0x3C00, 0x3C40, dtype=torch.int16).view(torch.float16).float() + 2.0**-11)])
+    dtype = FLOATS[name]
+    single, pair, wide = (
+        torch.zeros_like(x, dtype=dtype),
+        torch.zeros(x.numel(), dtype=torch.int32),
+        torch.zeros(x.numel(), 3),
+    )
+    run(f"convert_{name}", x, single, pair, wide, x.numel(), grid=(x.numel() + 127) // 128, block=128)
+
+    def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+        return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
+
+    assert same(single, x.to(dtype))
+    halves = pair.view(torch.int16).view(dtype).view(-1, 2)
+    assert same(halves[:, 0], x.to(dtype))
+    assert same(halves[:, 1], (-x).to(dtype))
+    assert same(wide, torch.stack([x.to(dtype), (-x).to(dtype), x.to(dtype)], 1).float())
+
+
+def test_conversion_to_tf32(run) -> None:
+    x = torch.randn(1000)
+    out = torch.zeros(1000, dtype=torch.int32)
+    run("convert_tf32", x, out, 1000, grid=8, block=128)
+    # Tensor cores ignore the low 13 bits, so they do not matter here either.
+    assert torch.equal((out & ~0x1FFF).view(torch.float32), tf32(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_vector_accesses(run, dtype: torch.dtype) -> None:
+    name = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}[dtype]
+    width = 16 // dtype.itemsize
+    x = torch.randn(32 * width).to(dtype)
+    wide, narrow = torch.zeros_like(x), torch.zeros(32, dtype=dtype)
+    run(f"vectors_{name}", x, wide, narrow)
+    assert torch.equal(wide, 2 * x)
+    assert torch.equal(narrow, 2 * x[:32])
