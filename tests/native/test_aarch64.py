@@ -14,7 +14,8 @@ COMPILER, EMULATOR = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-a
 
 @pytest.mark.skipif(not (COMPILER and EMULATOR), reason="needs aarch64-linux-gnu-g++ and qemu-aarch64")
 def test_portable_kernels_on_aarch64(tmp_path: Path) -> None:
-    assert COMPILER is not None and EMULATOR is not None
+    assert COMPILER is not None
+    assert EMULATOR is not None
     kernels = [str(path) for path in ROOT.glob("csrc/*/cpu_*.cpp")]
     core = [str(path) for path in ROOT.glob("csrc/core/*.cpp")]
     defines = ["-DVLMK_ISA=baseline", "-DVLMK_LANES=4", "-DVLMK_BF16_DOT=0"]
