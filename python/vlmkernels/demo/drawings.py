@@ -99,13 +99,16 @@ def _plain(shortcode: str) -> str:
     return shortcode.strip(":").replace("_", " ").lower()
 
 
-def split(drawings: list[Drawing], held_out: int = 100, seed: int = 0, at_least: int = 2) -> Split:
-    """Draws concepts at random until there are `held_out` of them, so that every word of theirs still names at least `at_least` training concepts, and twice as many
-    training concepts as held-out ones: the test asks for new combinations of words that can be learned."""
+def split(drawings: list[Drawing], held_out: int = 100, seed: int = 0, at_least: int = 3) -> Split:
+    """Draws concepts at random until there are `held_out` of them, so that every word of their names still occurs in captions of at least `at_least` training concepts,
+    and of twice as many training concepts as held-out ones: the test asks for new combinations of words that can be learned."""
     concepts: dict[str, list[int]] = {}
     for n, drawing in enumerate(drawings):
         concepts.setdefault(drawing.concept, []).append(n)
-    words = {name: {w for n in members for w in words_of(drawings[n].name)} for name, members in concepts.items()}
+    words = {
+        name: {word for n in members for caption in drawings[n].captions for word in words_of(caption)}
+        for name, members in concepts.items()
+    }
     shown = {name: _representative(drawings, members) for name, members in concepts.items()}
     training = Counter(word for of in words.values() for word in of)
     testing: Counter[str] = Counter()

@@ -58,7 +58,8 @@ def fit(
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
+    # Models this small have many parameters of few numbers: one call for all of them costs a quarter of a loop over them.
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
     warmup = min(warmup, max(steps // 4, 1))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda n: min(1.0, (n + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * n / steps)) + 0.01

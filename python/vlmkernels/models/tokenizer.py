@@ -71,10 +71,8 @@ class Tokenizer:
         if context is not None:
             rows = [row if len(row) <= context else [*row[: context - 1], self.end] for row in rows]
         length = context or max((len(row) for row in rows), default=0)
-        out = torch.full((len(rows), length), self.pad, dtype=torch.long)
-        for n, row in enumerate(rows):
-            out[n, : len(row)] = torch.tensor(row)
-        return out
+        padded = [row + [self.pad] * (length - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long).view(len(rows), length)
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """The text of the tokens, special ones left out."""
