@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -104,5 +105,7 @@ def compile_cuda(source: str, arch: str = "sm_80") -> str:
         path = Path(folder, "kernel.cu")
         path.write_text(source)
         command = [str(NVCC), f"-arch={arch}", "-O3", "-lineinfo", "-ptx", "-o", f"{folder}/kernel.ptx", str(path)]
-        subprocess.run(command, check=True, capture_output=True)
+        # A sanitizer run preloads its library, which compilers do not survive.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
         return Path(folder, "kernel.ptx").read_text()
