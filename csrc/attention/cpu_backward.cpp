@@ -109,7 +109,7 @@ void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, 
                     float* partial_grad_query) {
     using U = typename UnitOf<T>::type;
     const int64_t d = p.head_dim, d_padded = Panels(d).padded_columns();
-    const int64_t score_stride = Panels(blocks.size).padded_columns();
+    const int64_t score_stride = spread_stride(blocks.size);
     const PackedChunk<T> packed(p, s, head, blocks, chunk);
     const int64_t first_key = blocks.begin(chunk.first_block),
                   keys = std::min(chunk.blocks * blocks.size, s.seqlen_k - first_key);
@@ -122,6 +122,7 @@ void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, 
     UnitRows<U> grad_rows(kBackwardRows, score_stride);
     UnitColumns<U> probability_columns(kBackwardRows, score_stride), grad_columns(kBackwardRows, score_stride);
 
+    const ProductScope scope;
     for (int64_t rb = 0; rb < row_blocks<kBackwardRows>(p, s); ++rb) {
         const QueryBlock<T> q(p, s, head, rb * kBackwardRows);
         const int64_t rows = q.block.count;
@@ -137,10 +138,8 @@ void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, 
                                           packed.values_transposed.get() + b * packed.transposed_size};
             const PackedB<U> keys_plain{Panels(d), units<U>(length), packed.keys.get() + b * packed.plain_size};
 
-            product<U>(false, rows, q.query.data(), q.query.stride(), 1, keys_right, 0, keys_right.depth, scores.get(),
-                       score_stride);
-            product<U>(false, rows, q.grad_out.data(), q.grad_out.stride(), 1, values_right, 0, values_right.depth,
-                       grads.get(), score_stride);
+            product<U>(false, rows, q.query.left(), keys_right, scores.get(), score_stride);
+            product<U>(false, rows, q.grad_out.left(), values_right, grads.get(), score_stride);
             for (int64_t r = 0; r < rows; ++r) {
                 float* row = scores.get() + r * score_stride;
                 const float factor = finish_scores(p, s, q.block.rows[r], begin, end, padded, row, slopes.get());
@@ -149,15 +148,12 @@ void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, 
             }
 
             const int64_t key_offset = (begin - first_key) * d_padded;
-            const auto* pt = probability_columns.from_floats(scores.get(), score_stride, rows, padded);
-            product<U>(true, length, pt, 1, probability_columns.unit_stride(), q.grad_out_right(d), 0, units<U>(rows),
-                       grad_value.get() + key_offset, d_padded);
-            const auto* dst = grad_columns.from_floats(grads.get(), score_stride, rows, padded);
-            product<U>(true, length, dst, 1, grad_columns.unit_stride(), q.query_right(d), 0, units<U>(rows),
-                       grad_key.get() + key_offset, d_padded);
-            const auto* ds = grad_rows.from_floats(grads.get(), score_stride, padded);
-            product<U>(true, rows, ds, grad_rows.stride(), 1, keys_plain, 0, keys_plain.depth, grad_query.get(),
-                       d_padded);
+            const auto pt = probability_columns.from_floats(scores.get(), score_stride, rows, padded);
+            product<U>(true, length, pt, q.grad_out_right(d), grad_value.get() + key_offset, d_padded);
+            const auto dst = grad_columns.from_floats(grads.get(), score_stride, rows, padded);
+            product<U>(true, length, dst, q.query_right(d), grad_key.get() + key_offset, d_padded);
+            const auto ds = grad_rows.from_floats(grads.get(), score_stride, padded);
+            product<U>(true, rows, ds, keys_plain, grad_query.get(), d_padded);
         }
         for (int64_t r = 0; r < rows; ++r) {
             const Row& row = q.block.rows[r];

@@ -48,7 +48,7 @@ void attend(const AttentionProblem& p, const Sequence& s, int64_t key_head, int6
     using U = typename UnitOf<T>::type;
     const RowBlock<kForwardRows> block(p, s, key_head, first_row);
     const int64_t rows = block.count, d = p.head_dim, d_padded = Panels(d).padded_columns();
-    const int64_t score_stride = Panels(packed.blocks.size).padded_columns();
+    const int64_t score_stride = spread_stride(packed.blocks.size);
     UnitRows<U> query(rows, d), probabilities(rows, score_stride);
     Buffer<float> scores(rows * score_stride), out(rows * d_padded), part(rows * d_padded);
     RowState state[kForwardRows];
@@ -63,18 +63,18 @@ void attend(const AttentionProblem& p, const Sequence& s, int64_t key_head, int6
         if (invisible(p, s, block, begin, end)) continue;
         const PackedB<U> keys = packed.key_block(b), values = packed.value_block(b);
 
-        product<U>(false, rows, query.data(), query.stride(), 1, keys, 0, keys.depth, scores.get(), score_stride);
+        product<U>(false, rows, query.left(), keys, scores.get(), score_stride);
         for (int64_t r = 0; r < rows; ++r) {
             float* row = scores.get() + r * score_stride;
             const int64_t padded = keys.panels.padded_columns();
             const float factor = finish_scores(p, s, block.rows[r], begin, end, padded, row, nullptr);
             rescale[r] = online_softmax(row, padded, factor, state[r]);
         }
-        const auto* left = probabilities.from_floats(scores.get(), score_stride, keys.panels.padded_columns());
+        const auto left = probabilities.from_floats(scores.get(), score_stride, keys.panels.padded_columns());
 
         // Each block starts from zero and is added to the rest: shorter sums, smaller rounding error.
         float* sum = first ? out.get() : part.get();
-        product<U>(false, rows, left, probabilities.stride(), 1, values, 0, values.depth, sum, d_padded);
+        product<U>(false, rows, left, values, sum, d_padded);
         if (!first)
             for (int64_t r = 0; r < rows; ++r)
                 rescale_add(out.get() + r * d_padded, rescale[r], part.get() + r * d_padded, d_padded);
@@ -119,6 +119,7 @@ void forward(const AttentionProblem& p) {
             const KeyBlocks blocks(s.seqlen_k);
             PackedKeys<T> packed(blocks, p.head_dim);
             for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
+            const ProductScope scope;
             for (int64_t r = 0; r < blocks_of_rows; ++r) attend<T>(p, s, head, r * kForwardRows, packed);
         });
         return;
@@ -130,8 +131,10 @@ void forward(const AttentionProblem& p) {
         const KeyBlocks blocks(s.seqlen_k);
         PackedKeys<T> packed(blocks, p.head_dim);
         parallel_for(blocks.count, p.threads, [&](int64_t b) { packed.pack_block(p, s, head, b); });
-        parallel_for(row_blocks<kForwardRows>(p, s), p.threads,
-                     [&](int64_t r) { attend<T>(p, s, head, r * kForwardRows, packed); });
+        parallel_for(row_blocks<kForwardRows>(p, s), p.threads, [&](int64_t r) {
+            const ProductScope scope;
+            attend<T>(p, s, head, r * kForwardRows, packed);
+        });
     }
 }
 

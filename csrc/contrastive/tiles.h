@@ -137,13 +137,13 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
             const T* image = static_cast<const T*>(p.image.data) + first_row * p.image.row_stride;
             const int64_t strips = blocks_of(rows, kStrip);
             parallel_for(strips, p.threads, [&](int64_t index) {
+                const ProductScope scope;
                 const int64_t offset = index * kStrip, count = block_length(rows, kStrip, index);
-                UnitRows<U> left(count, p.dim);
-                for (int64_t r = 0; r < count; ++r) left.set(r, image + (offset + r) * p.image.row_stride, p.dim);
+                UnitRows<U> features(count, p.dim);
+                for (int64_t r = 0; r < count; ++r) features.set(r, image + (offset + r) * p.image.row_stride, p.dim);
                 const Strip strip{index,  first_row + offset,          count, first_column, columns,
                                   stride, tile.get() + offset * stride};
-                product<U>(false, count, left.data(), left.stride(), 1, text_right, 0, text_right.depth, strip.values,
-                           stride);
+                product<U>(false, count, features.left(), text_right, strip.values, stride);
                 finish_logits(p, strip);
                 loss(strip);
             });
@@ -155,20 +155,20 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
             const PackedB<U> image_plain{feature_panels, units<U>(rows), image_rows.get()};
             const int64_t padded = blocks_of(columns, kLanes) * kLanes;
             parallel_for(strips + blocks_of(columns, kStrip), p.threads, [&](int64_t task) {
+                const ProductScope scope;
                 if (task < strips) {
                     const int64_t offset = task * kStrip, count = block_length(rows, kStrip, task);
                     UnitRows<U> h(count, padded);
-                    const auto* left = h.from_floats(tile.get() + offset * stride, stride, padded);
-                    product<U>(true, count, left, h.stride(), 1, text_plain, 0, text_plain.depth,
-                               grad_image.row(first_row + offset), grad_image.stride());
+                    const auto left = h.from_floats(tile.get() + offset * stride, stride, padded);
+                    product<U>(true, count, left, text_plain, grad_image.row(first_row + offset), grad_image.stride());
                 } else {
                     const int64_t block = task - strips, offset = block * kStrip,
                                   count = block_length(columns, kStrip, block);
                     const int64_t width = blocks_of(count, kLanes) * kLanes;
                     UnitColumns<U> h(rows, width);
-                    const auto* left = h.from_floats(tile.get() + offset, stride, rows, width);
-                    product<U>(true, count, left, 1, h.unit_stride(), image_plain, 0, image_plain.depth,
-                               grad_text.row(first_column + offset), grad_text.stride());
+                    const auto left = h.from_floats(tile.get() + offset, stride, rows, width);
+                    product<U>(true, count, left, image_plain, grad_text.row(first_column + offset),
+                               grad_text.stride());
                 }
             });
         }

@@ -5,8 +5,29 @@
 
 #include "core/error.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace vlmk {
 namespace {
+
+#if defined(__x86_64__) && !defined(VLMK_EMULATE_AVX512)
+// The processor has tile registers, and the system lets this process use them (Linux asks every process to ask).
+bool tiles_usable() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    constexpr unsigned kBf16 = 1u << 22, kTiles = 1u << 24;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kBf16) == 0 || (edx & kTiles) == 0) return false;
+#if defined(SYS_arch_prctl)
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
+}
+#endif
 
 bool machine_has(Isa isa) {
     if (isa == Isa::baseline) return true;
@@ -20,7 +41,9 @@ bool machine_has(Isa isa) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
     if (isa == Isa::avx512) return avx512;
-    return avx512 && __builtin_cpu_supports("avx512bf16");
+    const bool avx512_bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (isa == Isa::avx512_bf16) return avx512_bf16;
+    return avx512_bf16 && tiles_usable();
 #endif
 #else
     return false;
@@ -29,7 +52,7 @@ bool machine_has(Isa isa) {
 
 std::vector<Isa> detect() {
     std::vector<Isa> found;
-    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16})
+    for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx_bf16})
         if (machine_has(isa)) found.push_back(isa);
     return found;
 }
@@ -61,6 +84,8 @@ const char* name(Isa isa) {
             return "avx512";
         case Isa::avx512_bf16:
             return "avx512_bf16";
+        case Isa::amx_bf16:
+            return "amx_bf16";
         case Isa::baseline:
             break;
     }

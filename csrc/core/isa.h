@@ -7,7 +7,7 @@
 
 namespace vlmk {
 
-enum class Isa { baseline, avx2, avx512, avx512_bf16 };
+enum class Isa { baseline, avx2, avx512, avx512_bf16, amx_bf16 };
 
 const char* name(Isa isa);
 

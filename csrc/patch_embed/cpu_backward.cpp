@@ -55,6 +55,7 @@ void weight_gradient(const PatchEmbedProblem& p, const Runs& runs, int64_t first
     Buffer<typename U::Unit> packed(packed_size<U>(kGradientPatches, width));
     UnitColumns<U> columns(kGradientPatches, grad_stride);
     fill_zero(sum.get(), embed * stride);
+    const ProductScope scope;
     for (int64_t first = 0; first < total; first += kGradientPatches) {
         const int64_t count = first + kGradientPatches < total ? kGradientPatches : total - first;
         for (int64_t r = 0; r < count; ++r) {
@@ -64,9 +65,8 @@ void weight_gradient(const PatchEmbedProblem& p, const Runs& runs, int64_t first
         }
         load_patch_grads(p, first, count, grad_stride, grads.get());
         pack_floats<T, U>(packed.get(), panels, pixels.get(), stride, count);
-        const auto* left = columns.from_floats(grads.get(), grad_stride, count, grad_stride);
-        product<U>(true, embed, left, 1, columns.unit_stride(), {panels, units<U>(count), packed.get()}, 0,
-                   units<U>(count), sum.get(), stride);
+        const auto left = columns.from_floats(grads.get(), grad_stride, count, grad_stride);
+        product<U>(true, embed, left, {panels, units<U>(count), packed.get()}, sum.get(), stride);
     }
     for (int64_t e = 0; e < embed; ++e)
         convert_row(static_cast<T*>(p.grad_weight) + e * p.source.elements() + first_run * runs.length,
@@ -81,8 +81,9 @@ void pixel_gradient(const PatchEmbedProblem& p, const Runs& runs, const PackedB<
     Buffer<float> grads(count * stride), out(count * out_stride);
     UnitRows<U> rows(count, stride);
     load_patch_grads(p, first, count, stride, grads.get());
-    const auto* left = rows.from_floats(grads.get(), stride, stride);
-    product<U>(false, count, left, rows.stride(), 1, weight, 0, weight.depth, out.get(), out_stride);
+    const auto left = rows.from_floats(grads.get(), stride, stride);
+    const ProductScope scope;
+    product<U>(false, count, left, weight, out.get(), out_stride);
     for (int64_t r = 0; r < count; ++r) scatter<T>(p, runs, first + r, out.get() + r * out_stride);
 }
 

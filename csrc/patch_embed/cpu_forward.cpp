@@ -49,12 +49,13 @@ void embed_block(const PatchEmbedProblem& p, const Runs& runs, const PackedB<typ
         gather_any(p, runs, first + r, 0, runs.count, to);
         for (int64_t i = elements; i < stride; ++i) to[i] = 0.0f;
     }
-    const auto* left = rows.from_floats(pixels.get(), stride, stride);
+    const auto left = rows.from_floats(pixels.get(), stride, stride);
     for (int64_t r = 0; r < count; ++r) {
         float* to = out.get() + r * out_stride;
         for (int64_t i = 0; i < out_stride; ++i) to[i] = bias[i];
     }
-    product<U>(true, count, left, rows.stride(), 1, weight, 0, weight.depth, out.get(), out_stride);
+    const ProductScope scope;
+    product<U>(true, count, left, weight, out.get(), out_stride);
     for (int64_t r = 0; r < count; ++r) {
         const int64_t batch = (first + r) / p.source.patches(),
                       token = p.first_patch_token() + (first + r) % p.source.patches();

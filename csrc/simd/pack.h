@@ -15,6 +15,7 @@ inline Vec row_units(const T* row, int64_t k, int64_t elements, F32Unit*) {
 inline Vec row_units(const bf16* row, int64_t k, int64_t elements, Bf16Unit*) {
     const int64_t left = elements - 2 * k;
     if (left >= 2 * kLanes) return load_as<Vec>(row + 2 * k);
+    if (left <= 0) return Vec{};
     bf16 pairs[2 * kLanes] = {};
     std::memcpy(pairs, row + 2 * k, static_cast<size_t>(left) * sizeof(bf16));
     return load_as<Vec>(pairs);
@@ -27,6 +28,7 @@ inline Vec unit_vector(const T* src, int64_t row_stride, int64_t k, int64_t, int
 }
 inline UintVec unit_vector(const bf16* src, int64_t row_stride, int64_t k, int64_t elements, int64_t columns,
                            Bf16Unit*) {
+    if (2 * k >= elements) return UintVec{};
     const UintVec low = (UintVec)load_partial(src + 2 * k * row_stride, columns) >> 16;
     if (2 * k + 1 >= elements) return low;
     return low | (UintVec)load_partial(src + (2 * k + 1) * row_stride, columns);

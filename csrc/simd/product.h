@@ -1,13 +1,14 @@
 // The matrix product shared by all operations: C (+)= A B with B packed into panels, C in fp32.
 //
 // Everything is counted in 4-byte units along the summed dimension. A unit is one float, or a pair of bf16 where the
-// instruction set multiplies pairs (AVX-512-BF16); the loops are the same for both. A is read in place by broadcasting
-// units, B is packed once and read as vectors:
+// instruction set multiplies pairs (AVX-512-BF16, AMX); the loops are the same for both. A is read in place by
+// broadcasting units (AMX: as tiles), B is packed once and read as vectors (tiles):
 //
 //     panel 0: columns 0 .. w0, panel 1: the next w1, ...; inside a panel unit k of all its columns is contiguous.
 #pragma once
 #include "core/buffer.h"
 #include "simd/convert.h"
+#include "simd/tiles.h"
 #include "simd/vec.h"
 
 namespace vlmk::VLMK_ISA {
@@ -20,7 +21,9 @@ constexpr int kPanelVectors = kLanes == 16 ? 4 : 2;
 struct F32Unit {
     using Unit = float;
     using Reg = Vec;
-    static constexpr int64_t kDepth = 1;  // elements in a unit
+    static constexpr int64_t kDepth = 1;      // elements in a unit
+    static constexpr int64_t kDepthStep = 1;  // depths are multiples of this many units, zeros behind the elements
+    static constexpr bool kTiles = false;
     static Reg splat_unit(const Unit* a) { return splat(*a); }
     static Vec multiply_add(Vec sum, Reg a, Reg b) { return sum + a * b; }
 };
@@ -29,6 +32,13 @@ struct Bf16Unit {
     using Unit = uint32_t;
     using Reg = UintVec;
     static constexpr int64_t kDepth = 2;
+#if VLMK_BF16_TILES
+    static constexpr int64_t kDepthStep = kTileRows;
+    static constexpr bool kTiles = true;
+#else
+    static constexpr int64_t kDepthStep = 1;
+    static constexpr bool kTiles = false;
+#endif
     static Reg splat_unit(const Unit* a) { return (Reg)splat(load_as<int32_t>(a)); }
     static Vec multiply_add(Vec sum, Reg a, Reg b) {
 #if defined(__AVX512BF16__)
@@ -70,7 +80,8 @@ struct Panels {
 
 template <class U>
 inline int64_t units(int64_t elements) {
-    return (elements + U::kDepth - 1) / U::kDepth;
+    constexpr int64_t step = U::kDepth * U::kDepthStep;
+    return (elements + step - 1) / step * U::kDepthStep;
 }
 
 // B (depth x columns) packed. `depth` is in units.
@@ -80,9 +91,7 @@ struct PackedB {
     int64_t depth;
     const typename U::Unit* data;
 
-    const typename U::Unit* panel(int64_t p, int64_t first_unit) const {
-        return data + panels.first_vector(p) * kLanes * depth + first_unit * panels.width(p) * kLanes;
-    }
+    const typename U::Unit* panel(int64_t p) const { return data + panels.first_vector(p) * kLanes * depth; }
 };
 
 template <class U>
@@ -109,19 +118,50 @@ RegisterTile<U> tile_of(int64_t rows, int64_t vectors);
 
 }  // namespace detail
 
+// While one exists, this thread may call product(). Tile registers have a shape that code of other libraries changes,
+// so every task makes its own scope; without tiles it is nothing.
+class ProductScope {
+  public:
+    ProductScope(const ProductScope&) = delete;
+    ProductScope& operator=(const ProductScope&) = delete;
+#if VLMK_BF16_TILES
+    VLMK_INLINE ProductScope() { shape_tiles(); }
+    VLMK_INLINE ~ProductScope() { release_tiles(); }
+#else
+    VLMK_INLINE ProductScope() {}
+    VLMK_INLINE ~ProductScope() {}
+#endif
+};
+
+#if VLMK_BF16_TILES
+// product() on tile registers; a_unit is 1.
+void tile_product(bool accumulate, int64_t rows, const uint32_t* a, int64_t a_row, const PackedB<Bf16Unit>& b, float* c,
+                  int64_t c_row);
+#endif
+
 // Longest chain of additions in one register, in units: rounding errors grow with its length, and reading C this seldom
 // costs nothing.
 constexpr int64_t kChain = 128;
 
-// C (rows x b.panels.columns) = A B, or += with `accumulate`, over units [first_unit, first_unit + depth) of B. A(r, k)
-// = a[r * a_row + k * a_unit], k counted from 0. Rows of C need room for padded_columns() floats; the padding receives
-// zeros (or what it held plus zeros).
+// The left-hand side: A(r, k) = data[r * row + k * unit], k < the depth of B.
 template <class U>
-void product(bool accumulate, int64_t rows, const typename U::Unit* a, int64_t a_row, int64_t a_unit,
-             const PackedB<U>& b, int64_t first_unit, int64_t depth, float* c, int64_t c_row) {
+struct LeftSide {
+    const typename U::Unit* data;
+    int64_t row, unit;
+};
+
+// C (rows x b.panels.columns) = A B, or += with `accumulate`. Rows of C need room for padded_columns() floats; the
+// padding receives zeros (or what it held plus zeros).
+template <class U>
+void product(bool accumulate, int64_t rows, const LeftSide<U>& left, const PackedB<U>& b, float* c, int64_t c_row) {
+#if VLMK_BF16_TILES
+    if constexpr (U::kTiles) return tile_product(accumulate, rows, left.data, left.row, b, c, c_row);
+#endif
+    const typename U::Unit* a = left.data;
+    const int64_t a_row = left.row, a_unit = left.unit, depth = b.depth;
     const int64_t tiles = (rows + kRows - 1) / kRows;
     for (int64_t p = 0; p < b.panels.count; ++p) {
-        const typename U::Unit* panel = b.panel(p, first_unit);
+        const typename U::Unit* panel = b.panel(p);
         float* c_panel = c + b.panels.first_vector(p) * kLanes;
         for (int64_t t = 0, row = 0; t < tiles; ++t) {
             const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);

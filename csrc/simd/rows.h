@@ -1,6 +1,7 @@
 // Rows of numbers: the left-hand side of a product in its units, and small operations on fp32 rows.
 #pragma once
 #include "simd/product.h"
+#include "simd/transpose.h"
 
 namespace vlmk::VLMK_ISA {
 
@@ -19,12 +20,9 @@ class UnitRows<F32Unit> {
         convert_row(data_.get() + row * stride_, from, elements);
     }
     // Rows that are floats already are used where they are.
-    const float* from_floats(const float* rows, int64_t stride, int64_t) {
-        stride_ = stride;
-        return rows;
-    }
-    const float* data() const { return data_.get(); }
-    int64_t stride() const { return stride_; }
+    LeftSide<F32Unit> from_floats(const float* rows, int64_t stride, int64_t) { return {rows, stride, 1}; }
+    // The rows as they were set.
+    LeftSide<F32Unit> left() const { return {data_.get(), stride_, 1}; }
 
   private:
     int64_t rows_, stride_;
@@ -34,23 +32,33 @@ class UnitRows<F32Unit> {
 template <>
 class UnitRows<Bf16Unit> {
   public:
-    UnitRows(int64_t rows, int64_t elements) : rows_(rows), stride_(units<Bf16Unit>(elements)), data_(rows * stride_) {}
+    UnitRows(int64_t rows, int64_t elements)
+        : rows_(rows),
+          stride_(Bf16Unit::kTiles ? spread_stride(units<Bf16Unit>(elements)) : units<Bf16Unit>(elements)),
+          data_(rows * stride_) {}
 
     void set(int64_t row, const bf16* from, int64_t elements) {
         uint32_t* to = data_.get() + row * stride_;
-        to[stride_ - 1] = 0;
+        clear_behind(to, elements);
         std::memcpy(to, from, static_cast<size_t>(elements) * sizeof(bf16));
     }
     // Rounds `elements` (a multiple of the vector length) floats of every row to bf16.
-    const uint32_t* from_floats(const float* rows, int64_t stride, int64_t elements) {
-        for (int64_t r = 0; r < rows_; ++r)
-            convert_row(reinterpret_cast<bf16*>(data_.get() + r * stride_), rows + r * stride, elements);
-        return data_.get();
+    LeftSide<Bf16Unit> from_floats(const float* rows, int64_t stride, int64_t elements) {
+        for (int64_t r = 0; r < rows_; ++r) {
+            uint32_t* to = data_.get() + r * stride_;
+            clear_behind(to, elements);
+            convert_row(reinterpret_cast<bf16*>(to), rows + r * stride, elements);
+        }
+        return left();
     }
-    const uint32_t* data() const { return data_.get(); }
-    int64_t stride() const { return stride_; }
+    LeftSide<Bf16Unit> left() const { return {data_.get(), stride_, 1}; }
 
   private:
+    // Zeros up to the end of the depth.
+    static void clear_behind(uint32_t* row, int64_t elements) {
+        for (int64_t k = elements / 2; k < units<Bf16Unit>(elements); ++k) row[k] = 0;
+    }
+
     int64_t rows_, stride_;
     Buffer<uint32_t> data_;
 };
@@ -63,33 +71,45 @@ template <>
 class UnitColumns<F32Unit> {
   public:
     UnitColumns(int64_t, int64_t) {}
-    const float* from_floats(const float* matrix, int64_t stride, int64_t, int64_t) {
-        stride_ = stride;
-        return matrix;
-    }
-    int64_t unit_stride() const { return stride_; }
-
-  private:
-    int64_t stride_ = 0;
+    LeftSide<F32Unit> from_floats(const float* matrix, int64_t stride, int64_t, int64_t) { return {matrix, 1, stride}; }
 };
 
 template <>
 class UnitColumns<Bf16Unit> {
   public:
-    UnitColumns(int64_t rows, int64_t columns) : stride_(columns), data_(units<Bf16Unit>(rows) * columns) {}
-    const uint32_t* from_floats(const float* matrix, int64_t stride, int64_t rows, int64_t columns) {
-        for (int64_t r = 0; r < rows; r += 2)
-            for (int64_t c = 0; c < columns; c += kLanes) {
-                const UintVec low = __builtin_convertvector(to_bf16_bits(load(matrix + r * stride + c)), UintVec);
-                const Vec next = r + 1 < rows ? load(matrix + (r + 1) * stride + c) : Vec{};
-                store_as(data_.get() + r / 2 * stride_ + c, low | __builtin_convertvector(to_bf16_bits(next), UintVec)
-                                                                      << 16);
-            }
-        return data_.get();
+    UnitColumns(int64_t rows, int64_t columns)
+        : stride_(Bf16Unit::kTiles ? spread_stride(units<Bf16Unit>(rows)) : columns),
+          data_(Bf16Unit::kTiles ? stride_ * columns : units<Bf16Unit>(rows) * stride_) {}
+
+    // `columns` is a multiple of the vector length.
+    LeftSide<Bf16Unit> from_floats(const float* matrix, int64_t stride, int64_t rows, int64_t columns) {
+        if constexpr (Bf16Unit::kTiles) {
+            // Tiles are read along the units of a row: blocks of pairs are turned around.
+            for (int64_t k = 0; k < units<Bf16Unit>(rows); k += kLanes)
+                for (int64_t c = 0; c < columns; c += kLanes) {
+                    Vec block[kLanes];
+                    for (int i = 0; i < kLanes; ++i) block[i] = (Vec)pairs(matrix + c, stride, rows, k + i);
+                    transpose(block);
+                    for (int i = 0; i < kLanes; ++i) store_as(data_.get() + (c + i) * stride_ + k, block[i]);
+                }
+            return {data_.get(), stride_, 1};
+        } else {
+            for (int64_t k = 0; k < units<Bf16Unit>(rows); ++k)
+                for (int64_t c = 0; c < columns; c += kLanes)
+                    store_as(data_.get() + k * stride_ + c, pairs(matrix + c, stride, rows, k));
+            return {data_.get(), 1, stride_};
+        }
     }
-    int64_t unit_stride() const { return stride_; }
 
   private:
+    // Rows 2 k and 2 k + 1 of the matrix, one vector of columns; zeros behind the last row.
+    static UintVec pairs(const float* matrix, int64_t stride, int64_t rows, int64_t k) {
+        const Vec low = 2 * k < rows ? load(matrix + 2 * k * stride) : Vec{};
+        const Vec high = 2 * k + 1 < rows ? load(matrix + (2 * k + 1) * stride) : Vec{};
+        return __builtin_convertvector(to_bf16_bits(low), UintVec) |
+               __builtin_convertvector(to_bf16_bits(high), UintVec) << 16;
+    }
+
     int64_t stride_;
     Buffer<uint32_t> data_;
 };
