@@ -68,9 +68,9 @@ void attend(const AttentionProblem& p, const Sequence& s, int64_t key_head, int6
             float* row = scores.get() + r * score_stride;
             const int64_t padded = keys.panels.padded_columns();
             const float factor = finish_scores(p, s, block.rows[r], begin, end, padded, row, nullptr);
-            rescale[r] = online_softmax(row, padded, factor, state[r]);
+            rescale[r] = online_softmax<U>(row, padded, factor, state[r], probabilities.place_of(r, row));
         }
-        const auto left = probabilities.from_floats(scores.get(), score_stride, keys.panels.padded_columns());
+        const auto left = probabilities.placed(scores.get(), score_stride);
 
         // Each block starts from zero and is added to the rest: shorter sums, smaller rounding error.
         float* sum = first ? out.get() : part.get();

@@ -1,7 +1,7 @@
 // The online softmax of one row, in powers of two.
 #pragma once
-#include "simd/convert.h"
 #include "simd/math.h"
+#include "simd/rows.h"
 
 namespace vlmk::VLMK_ISA {
 
@@ -23,9 +23,12 @@ inline float row_max(const float* row, int64_t padded) {
     return reduce_max(max(even, odd));
 }
 
-// scores -> probabilities 2^(factor * score - new max) in place, over `padded` columns; the factor is positive. Updates
-// the state and returns the factor that earlier results of the row need.
-inline float online_softmax(float* scores, int64_t padded, float factor, RowState& state) {
+// Probabilities 2^(factor * score - new max) of `padded` columns, written as left-hand side of P V (in place where
+// units are floats); the factor is positive. Updates the state and returns the factor that earlier results of the row
+// need.
+template <class U>
+inline float online_softmax(const float* scores, int64_t padded, float factor, RowState& state,
+                            typename U::Unit* probabilities) {
     const float block_max = row_max(scores, padded) * factor;
     const float new_max = state.max > block_max ? state.max : block_max;
     // A row that has seen nothing keeps the maximum -inf; subtracting 0 instead makes its probabilities 2^-inf = 0.
@@ -33,10 +36,11 @@ inline float online_softmax(float* scores, int64_t padded, float factor, RowStat
     Vec sum{};
     for (int64_t j = 0; j < padded; j += kLanes) {
         const Vec p = exp2_nonpositive(load(scores + j) * splat(factor) - splat(reference));
-        store(scores + j, p);
+        store_units<U>(probabilities, j, p);
         sum += p;
     }
-    const float rescale = exp2(splat(state.max - reference))[0];
+    clear_behind<U>(probabilities, padded);
+    const float rescale = state.sum == 0.0f ? 0.0f : exp2(splat(state.max - reference))[0];
     state.max = new_max;
     state.sum = state.sum * rescale + reduce_add(sum);
     return rescale;

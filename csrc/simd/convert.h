@@ -24,11 +24,16 @@ inline Vec load(const f16* from) {
 
 inline void store(float* to, Vec v) { store_as(to, v); }
 inline HalfBits to_bf16_bits(Vec v) {
+#if VLMK_LANES == 16 && defined(__AVX512BF16__)
+    // Subnormal numbers become zero, as in the products of such numbers.
+    return (HalfBits)_mm512_cvtneps_pbh((__m512)v);
+#else
     const UintVec bits = (UintVec)v;
     const UintVec rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const UintVec quiet = (bits >> 16) | 0x40u;
     const UintVec nan = (UintVec)((bits & 0x7fffffffu) > 0x7f800000u);
     return __builtin_convertvector((nan & quiet) | (~nan & rounded), HalfBits);
+#endif
 }
 inline void store(bf16* to, Vec v) { store_as(to, to_bf16_bits(v)); }
 inline void store(f16* to, Vec v) {

@@ -11,7 +11,8 @@ static void register_tile(int64_t depth, const typename U::Unit* a, int64_t a_ro
     // Every loop over the tile is unrolled from the start, or the compiler keeps the accumulators in memory around the
     // main loop.
     VLMK_UNROLL for (int r = 0; r < Rows; ++r) VLMK_UNROLL for (int v = 0; v < Vectors; ++v) sum[r][v] = Vec{};
-    for (int64_t k = 0; k < depth; ++k, a += a_unit, b += Vectors * kLanes) {
+    // Four units a turn: counting and branching take slots that multiplications could have.
+    _Pragma("GCC unroll 4") for (int64_t k = 0; k < depth; ++k, a += a_unit, b += Vectors * kLanes) {
         typename U::Reg right[Vectors];
         VLMK_UNROLL for (int v = 0; v < Vectors; ++v) right[v] = load_as<typename U::Reg>(b + v * kLanes);
         VLMK_UNROLL for (int r = 0; r < Rows; ++r) {

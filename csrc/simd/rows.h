@@ -5,6 +5,19 @@
 
 namespace vlmk::VLMK_ISA {
 
+// Writes elements [j, j + kLanes) of a row of units; zeros from `elements` to the end of the depth.
+template <class U>
+inline void store_units(typename U::Unit* row, int64_t j, Vec v) {
+    if constexpr (U::kDepth == 1)
+        store(row + j, v);
+    else
+        store(reinterpret_cast<bf16*>(row) + j, v);
+}
+template <class U>
+inline void clear_behind(typename U::Unit* row, int64_t elements) {
+    for (int64_t k = elements / U::kDepth; k < units<U>(elements); ++k) row[k] = 0;
+}
+
 // Rows stored as units along the row: what product() broadcasts from (a_row = stride(), a_unit = 1).
 template <class U>
 class UnitRows;
@@ -21,6 +34,9 @@ class UnitRows<F32Unit> {
     }
     // Rows that are floats already are used where they are.
     LeftSide<F32Unit> from_floats(const float* rows, int64_t stride, int64_t) { return {rows, stride, 1}; }
+    // Where the units of a row belong that are made from these floats one vector after the other: in their place.
+    float* place_of(int64_t, float* floats) const { return floats; }
+    LeftSide<F32Unit> placed(const float* floats, int64_t stride) const { return {floats, stride, 1}; }
     // The rows as they were set.
     LeftSide<F32Unit> left() const { return {data_.get(), stride_, 1}; }
 
@@ -39,26 +55,23 @@ class UnitRows<Bf16Unit> {
 
     void set(int64_t row, const bf16* from, int64_t elements) {
         uint32_t* to = data_.get() + row * stride_;
-        clear_behind(to, elements);
+        clear_behind<Bf16Unit>(to, elements);
         std::memcpy(to, from, static_cast<size_t>(elements) * sizeof(bf16));
     }
     // Rounds `elements` (a multiple of the vector length) floats of every row to bf16.
     LeftSide<Bf16Unit> from_floats(const float* rows, int64_t stride, int64_t elements) {
         for (int64_t r = 0; r < rows_; ++r) {
             uint32_t* to = data_.get() + r * stride_;
-            clear_behind(to, elements);
+            clear_behind<Bf16Unit>(to, elements);
             convert_row(reinterpret_cast<bf16*>(to), rows + r * stride, elements);
         }
         return left();
     }
+    uint32_t* place_of(int64_t row, float*) const { return data_.get() + row * stride_; }
+    LeftSide<Bf16Unit> placed(const float*, int64_t) const { return left(); }
     LeftSide<Bf16Unit> left() const { return {data_.get(), stride_, 1}; }
 
   private:
-    // Zeros up to the end of the depth.
-    static void clear_behind(uint32_t* row, int64_t elements) {
-        for (int64_t k = elements / 2; k < units<Bf16Unit>(elements); ++k) row[k] = 0;
-    }
-
     int64_t rows_, stride_;
     Buffer<uint32_t> data_;
 };

@@ -66,18 +66,26 @@ inline Vec min(Vec a, Vec b) {
 
 // Sum and maximum over the lanes, always in the same tree order.
 inline float reduce_add(Vec v) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
     float lanes[kLanes];
     store_as(lanes, v);
     for (int width = kLanes / 2; width > 0; width /= 2)
         for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
     return lanes[0];
+#endif
 }
 inline float reduce_max(Vec v) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return _mm512_reduce_max_ps((__m512)v);
+#else
     float lanes[kLanes];
     store_as(lanes, v);
     for (int width = kLanes / 2; width > 0; width /= 2)
         for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
     return lanes[0];
+#endif
 }
 
 }  // namespace vlmk::VLMK_ISA
