@@ -1,9 +1,10 @@
-// The contract of the attention operation: everything a backend needs to know, as plain data.
+// The contract of the attention operation: everything a backend needs to know, as plain data. Also in the parameter of
+// the CUDA kernels.
 #pragma once
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/isa.h"
+#include "core/per_isa.h"
 
 namespace vlmk {
 

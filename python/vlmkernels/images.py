@@ -24,7 +24,10 @@ def _folder() -> Path:
 FOLDER = _folder()
 
 #: Operations with CUDA kernels, and the images each one cannot run without.
-OPERATIONS = {"merge_attention": ("merge_attention/merge",)}
+OPERATIONS = {
+    "attention": ("attention/forward_bfloat16", "attention/forward_float16"),
+    "merge_attention": ("merge_attention/merge",),
+}
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.
 _HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of this header, bytes that follow
