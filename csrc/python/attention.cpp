@@ -84,6 +84,17 @@ float* lse_like(const AttentionProblem& p, const TensorView& t, const char* argu
     return static_cast<float*>(t.data);
 }
 
+// Two numbers a row, for the kernels of GPUs alone.
+RowStatistics* statistics_like(const AttentionProblem& p, const TensorView& t) {
+    if (!t) return nullptr;
+    if (p.cu_seqlens_q != nullptr)
+        expect(t, "statistics", DType::f32, {p.heads_q, p.seqlen_q, 2});
+    else
+        expect(t, "statistics", DType::f32, {p.batch, p.heads_q, p.seqlen_q, 2});
+    require(t.contiguous(), "statistics must be contiguous");
+    return static_cast<RowStatistics*>(t.data);
+}
+
 void fill_masks(AttentionProblem& p, const TensorView& mask, const TensorView& visible, const TensorView& query_padding,
                 const TensorView& key_padding) {
     require(p.cu_seqlens_q == nullptr || !(mask || visible || query_padding || key_padding),
@@ -152,7 +163,8 @@ AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py:
                                   py::handle key, py::handle value, py::handle out, py::handle lse,
                                   py::handle grad_query, py::handle grad_key, py::handle grad_value, py::handle mask,
                                   py::handle visible, py::handle query_padding, py::handle key_padding,
-                                  py::handle cu_seqlens_q, py::handle cu_seqlens_k, const Options& options) {
+                                  py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics,
+                                  const Options& options) {
     AttentionProblem p;
     const TensorView q = execution.view(query, "query"), k = execution.view(key, "key");
     fill_sizes(p, q, k, execution.view(cu_seqlens_q, "cu_seqlens_q"), execution.view(cu_seqlens_k, "cu_seqlens_k"));
@@ -168,6 +180,8 @@ AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py:
     require(!lse.is_none(), "lse must be given");
     p.lse = lse_like(p, execution.view(lse, "lse"), "lse");
     p.grad_lse = lse_like(p, execution.view(grad_lse, "grad_lse"), "grad_lse");
+    p.statistics = statistics_like(p, execution.view(statistics, "statistics", Access::write));
+    require(p.statistics != nullptr || execution.on_cpu(), "statistics must be given");
     fill_masks(p, execution.view(mask, "mask"), execution.view(visible, "visible"),
                execution.view(query_padding, "query_padding"), execution.view(key_padding, "key_padding"));
     return p;
@@ -209,14 +223,14 @@ void forward(py::handle query, py::handle key, py::handle value, py::handle out,
 void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
               py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key, py::handle grad_value,
               py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
-              py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right,
-              py::object scale, double softcap, int64_t tokens_per_tile, const std::string& backend, int threads,
-              uint64_t stream) {
+              py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics, int causal, int64_t window_left,
+              int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile,
+              const std::string& backend, int threads, uint64_t stream) {
     Execution execution(backend, threads, stream);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
     run(execution,
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
-                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options),
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
         true);
 }
 
@@ -234,14 +248,14 @@ py::list forward_plan(py::handle query, py::handle key, py::handle value, py::ha
 py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
                        py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key,
                        py::handle grad_value, py::handle mask, py::handle visible, py::handle query_padding,
-                       py::handle key_padding, py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal,
-                       int64_t window_left, int64_t window_right, py::object scale, double softcap,
+                       py::handle key_padding, py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics,
+                       int causal, int64_t window_left, int64_t window_right, py::object scale, double softcap,
                        int64_t tokens_per_tile) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
     return plans_as_list(
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
-                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options),
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
         true);
 }
 

@@ -25,7 +25,12 @@ FOLDER = _folder()
 
 #: Operations with CUDA kernels, and the images each one cannot run without.
 OPERATIONS = {
-    "attention": ("attention/forward_bfloat16", "attention/forward_float16"),
+    "attention": (
+        "attention/forward_bfloat16",
+        "attention/forward_float16",
+        "attention/backward_bfloat16",
+        "attention/backward_float16",
+    ),
     "merge_attention": ("merge_attention/merge",),
 }
 

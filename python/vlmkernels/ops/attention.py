@@ -291,6 +291,8 @@ def _run_backward(
     grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
+    # Room for two numbers a row, which the kernels of GPUs compute first.
+    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out,
         grad_lse,
@@ -306,6 +308,7 @@ def _run_backward(
         key_padding,
         None,
         None,
+        statistics,
         *options,
         *backends.execution(backend, query),
     )

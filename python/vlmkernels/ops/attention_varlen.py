@@ -117,9 +117,11 @@ def _run_backward(
     grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
+    # Room for two numbers a row, which the kernels of GPUs compute first.
+    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out, grad_lse, query, key, value, out, lse, *grads, None, None, None, None, cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous(),
-        *options, *backends.execution(backend, query),
+        statistics, *options, *backends.execution(backend, query),
     )  # fmt: skip
     return grads
 
