@@ -37,7 +37,8 @@ struct BackwardKernel {
 
     using HeldTile = SharedTile<T, kHeldRows, kHeadDim>;
     using StreamedTile = SharedTile<T, kTile.streamed, kHeadDim>;
-    static constexpr int kStageBytes = 2 * StreamedTile::kBytes + kTile.streamed * static_cast<int>(sizeof(RowStatistics));
+    static constexpr int kStageBytes =
+        2 * StreamedTile::kBytes + kTile.streamed * static_cast<int>(sizeof(RowStatistics));
 
     static_assert((kFirst ? 2 : 1) * HeldTile::kBytes + 2 * kStageBytes == backward_shared_bytes(kTile, kFirst),
                   "the plan and the kernel agree on shared memory");
@@ -110,7 +111,8 @@ struct HeldRows {
     template <Held kHeld>
     VLMK_DEVICE static HeldRows find(const AttentionProblem& p, int block_rows) {
         constexpr bool kKeys = kHeld == Held::keys;
-        const int heads = static_cast<int>(kKeys ? p.heads_k : p.heads_q), group = static_cast<int>(p.heads_q / p.heads_k);
+        const int heads = static_cast<int>(kKeys ? p.heads_k : p.heads_q),
+                  group = static_cast<int>(p.heads_q / p.heads_k);
         const int rows = static_cast<int>(kKeys ? p.seqlen_k : p.seqlen_q);
         const int32_t* boundaries = kKeys ? p.cu_seqlens_k : p.cu_seqlens_q;
         HeldRows held;
@@ -209,8 +211,9 @@ VLMK_DEVICE void scale_scores(const AttentionProblem& p, typename Kernel::Scores
 
 // Writes rows of a gradient: through the tile whose rows the warp alone has used, as 16 bytes a thread.
 template <class Kernel>
-VLMK_DEVICE void write_rows(const typename Kernel::Gradient& gradient, float scale, const typename Kernel::HeldTile& tile,
-                            int row, typename Kernel::T* to, int64_t stride, int rows, int head_dim) {
+VLMK_DEVICE void write_rows(const typename Kernel::Gradient& gradient, float scale,
+                            const typename Kernel::HeldTile& tile, int row, typename Kernel::T* to, int64_t stride,
+                            int rows, int head_dim) {
     using T = typename Kernel::T;
     const int lane = lane_index();
 #pragma unroll
@@ -286,9 +289,7 @@ VLMK_DEVICE void backward(const AttentionProblem& p) {
     const auto queries_of = [&](const Walk& walk) {
         return kKeys ? Range{walk.first, min(walk.first + kStreamed, walk.range.high)} : rows;
     };
-    const auto keys_of = [&](const Walk& walk) {
-        return kKeys ? rows : Range{walk.first, walk.first + kStreamed};
-    };
+    const auto keys_of = [&](const Walk& walk) { return kKeys ? rows : Range{walk.first, walk.first + kStreamed}; };
     const auto skip_invisible = [&](Walk& walk) {
         if (p.visible.data == nullptr) return;
         while (!walk.ended()) {
@@ -355,7 +356,8 @@ VLMK_DEVICE void backward(const AttentionProblem& p) {
                 } else {
 #pragma unroll
                     for (int m = 0; m < kM; ++m) {
-                        const float upper = held_statistics[m][0].minus_delta, lower = held_statistics[m][1].minus_delta;
+                        const float upper = held_statistics[m][0].minus_delta,
+                                    lower = held_statistics[m][1].minus_delta;
                         slopes[m][n] = {{upper, upper, lower, lower}};
                     }
                 }

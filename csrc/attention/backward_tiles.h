@@ -6,7 +6,6 @@
 // computed twice.
 #pragma once
 
-
 namespace vlmk {
 
 enum class Held { keys, queries };
@@ -35,9 +34,8 @@ constexpr BackwardTile kKeyTiles[] = {
     {256, 1, 3, 16, 16},
 };
 constexpr BackwardTile kQueryTiles[] = {
-    {32, 2, 4, 64, 32},   {64, 2, 4, 64, 32},   {72, 2, 4, 64, 32},  {80, 2, 4, 64, 32},
-    {88, 2, 4, 64, 32},   {96, 2, 4, 64, 16},   {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32},
-    {128, 1, 4, 32, 32},  {256, 1, 3, 16, 16},
+    {32, 2, 4, 64, 32}, {64, 2, 4, 64, 32},  {72, 2, 4, 64, 32},  {80, 2, 4, 64, 32},  {88, 2, 4, 64, 32},
+    {96, 2, 4, 64, 16}, {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32}, {128, 1, 4, 32, 32}, {256, 1, 3, 16, 16},
 };
 constexpr int kLargestHeadDim = 256, kBothGradientsUpTo = 128;
 

@@ -33,8 +33,7 @@ gpu::LaunchPlan plan_side(const AttentionProblem& p, Held held, const char* what
     const int64_t heads = keys ? p.heads_k : p.heads_q, rows = keys ? p.seqlen_k : p.seqlen_q;
     const int64_t size = held_rows(tile);
     // Each packed sequence, and what is behind the last, starts a block of its own.
-    const int64_t blocks =
-        p.cu_seqlens_k == nullptr ? p.batch * ((rows + size - 1) / size) : rows / size + p.batch + 1;
+    const int64_t blocks = p.cu_seqlens_k == nullptr ? p.batch * ((rows + size - 1) / size) : rows / size + p.batch + 1;
     return launch(p, what, "_" + std::to_string(tile.head_dim), heads * blocks, tile.warps * 32,
                   backward_shared_bytes(tile, both_tensors));
 }

@@ -51,8 +51,8 @@ VLMK_DEVICE void add_product(TileSum<kRowBlocks, kColumnBlocks>& sum, const X& x
 // sum += A Y over the columns of Y: A in registers, 16 kSteps deep, Y's rows from `row` on.
 template <int kRowBlocks, int kColumnBlocks, int kSteps, class Y>
 VLMK_DEVICE void add_product(TileSum<kRowBlocks, kColumnBlocks>& sum,
-                             const LeftFragment<typename Y::Element, 16> (&a)[kRowBlocks][kSteps], const Y& y,
-                             int row, int used = Y::kColumns) {
+                             const LeftFragment<typename Y::Element, 16> (&a)[kRowBlocks][kSteps], const Y& y, int row,
+                             int used = Y::kColumns) {
     using T = typename Y::Element;
     static_assert(8 * kColumnBlocks == Y::kColumns, "the sum has the columns of Y");
 #pragma unroll

@@ -181,7 +181,7 @@ AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py:
     p.lse = lse_like(p, execution.view(lse, "lse"), "lse");
     p.grad_lse = lse_like(p, execution.view(grad_lse, "grad_lse"), "grad_lse");
     p.statistics = statistics_like(p, execution.view(statistics, "statistics", Access::write));
-    require(p.statistics != nullptr || execution.on_cpu(), "statistics must be given");
+    require(!statistics.is_none() || execution.on_cpu(), "statistics must be given");
     fill_masks(p, execution.view(mask, "mask"), execution.view(visible, "visible"),
                execution.view(query_padding, "query_padding"), execution.view(key_padding, "key_padding"));
     return p;
