@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FOLDER", "OPERATIONS", "Image", "images", "missing"]
+__all__ = ["DTYPES", "FOLDER", "OPERATIONS", "Image", "images", "missing"]
 
 
 def _folder() -> Path:
@@ -33,6 +33,9 @@ OPERATIONS = {
     ),
     "merge_attention": ("merge_attention/merge",),
 }
+
+#: Operations whose kernels do not take every dtype, and those they take.
+DTYPES = {"attention": ("bfloat16", "float16")}
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.
 _HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of this header, bytes that follow

@@ -15,7 +15,15 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _attention_checks as checks
 from vlmkernels.ops._attention_checks import Causal, Window
-from vlmkernels.ops._framework import aligned, autocast_dtype, define, eager, needs_grad, refuse_double_backward, undisturbed
+from vlmkernels.ops._framework import (
+    aligned,
+    autocast_dtype,
+    define,
+    eager,
+    needs_grad,
+    refuse_double_backward,
+    undisturbed,
+)
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
