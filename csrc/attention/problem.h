@@ -1,9 +1,10 @@
-// The contract of the attention operation: everything a backend needs to know, as plain data.
+// The contract of the attention operation: everything a backend needs to know, as plain data. Also in the parameter of
+// the CUDA kernels.
 #pragma once
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/isa.h"
+#include "core/per_isa.h"
 
 namespace vlmk {
 
@@ -26,6 +27,12 @@ struct MaskTensor {
     const void* data = nullptr;
     DType dtype = DType::boolean;
     int64_t batch_stride = 0, head_stride = 0, row_stride = 0, column_stride = 0;
+};
+
+// What a query row's softmax left behind, as the backward kernels of GPUs add it: -lse in powers of two, -inf for a row
+// that saw nothing, and -delta = dlse - rowsum(dO * O).
+struct alignas(8) RowStatistics {
+    float minus_lse, minus_delta;
 };
 
 enum class Causal : int { none = 0, top_left = 1, bottom_right = 2 };
@@ -57,7 +64,8 @@ struct AttentionProblem {
 
     // Backward only.
     HeadTensor grad_out, grad_query, grad_key, grad_value;
-    const float* grad_lse = nullptr;  // like lse, or null
+    const float* grad_lse = nullptr;      // like lse, or null
+    RowStatistics* statistics = nullptr;  // like lse: room for what backward kernels of GPUs compute first
 };
 
 VLMK_DECLARE_PER_ISA(void attention_forward(const AttentionProblem& problem))

@@ -1,9 +1,12 @@
 #include <cmath>
 
+#include "attention/plan.h"
 #include "attention/problem.h"
 #include "core/error.h"
+#include "core/isa.h"
+#include "python/execution.h"
 #include "python/operations.h"
-#include "python/tensor.h"
+#include "python/reports.h"
 
 namespace py = pybind11;
 
@@ -16,6 +19,17 @@ HeadTensor head_tensor(const TensorView& t, const char* argument) {
             std::string(argument) + " must be contiguous in its last dimension");
     if (t.ndim == 3) return {t.data, 0, t.stride[1], t.stride[0]};
     return {t.data, t.stride[0], t.stride[1], t.stride[2]};
+}
+
+// The boundaries of sequences, where the CPU can read them; on a GPU that would make it wait. Kernels stay within the
+// tensors whatever they are.
+void check_boundaries(const AttentionProblem& p) {
+    for (int64_t n = 0; n < p.batch; ++n)
+        require(p.cu_seqlens_q[n] <= p.cu_seqlens_q[n + 1] && p.cu_seqlens_k[n] <= p.cu_seqlens_k[n + 1],
+                "cu_seqlens must not decrease");
+    require(p.cu_seqlens_q[0] == 0 && p.cu_seqlens_k[0] == 0, "cu_seqlens must start at 0");
+    require(p.cu_seqlens_q[p.batch] <= p.seqlen_q && p.cu_seqlens_k[p.batch] <= p.seqlen_k,
+            "cu_seqlens must not end past the rows");
 }
 
 void fill_sizes(AttentionProblem& p, const TensorView& query, const TensorView& key, const TensorView& cu_seqlens_q,
@@ -47,12 +61,7 @@ void fill_sizes(AttentionProblem& p, const TensorView& query, const TensorView& 
     require(cu_seqlens_q.contiguous() && cu_seqlens_k.contiguous(), "cu_seqlens_q and cu_seqlens_k must be contiguous");
     p.cu_seqlens_q = static_cast<const int32_t*>(cu_seqlens_q.data);
     p.cu_seqlens_k = static_cast<const int32_t*>(cu_seqlens_k.data);
-    for (int64_t n = 0; n < p.batch; ++n)
-        require(p.cu_seqlens_q[n] <= p.cu_seqlens_q[n + 1] && p.cu_seqlens_k[n] <= p.cu_seqlens_k[n + 1],
-                "cu_seqlens must not decrease");
-    require(p.cu_seqlens_q[0] == 0 && p.cu_seqlens_k[0] == 0, "cu_seqlens must start at 0");
-    require(p.cu_seqlens_q[p.batch] <= p.seqlen_q && p.cu_seqlens_k[p.batch] <= p.seqlen_k,
-            "cu_seqlens must not end past the rows");
+    if (cu_seqlens_q.device == kHost) check_boundaries(p);
 }
 
 // A tensor of the query's or the key's shape.
@@ -73,6 +82,17 @@ float* lse_like(const AttentionProblem& p, const TensorView& t, const char* argu
         expect(t, argument, DType::f32, {p.batch, p.heads_q, p.seqlen_q});
     require(t.contiguous(), std::string(argument) + " must be contiguous");
     return static_cast<float*>(t.data);
+}
+
+// Two numbers a row, for the kernels of GPUs alone.
+RowStatistics* statistics_like(const AttentionProblem& p, const TensorView& t) {
+    if (!t) return nullptr;
+    if (p.cu_seqlens_q != nullptr)
+        expect(t, "statistics", DType::f32, {p.heads_q, p.seqlen_q, 2});
+    else
+        expect(t, "statistics", DType::f32, {p.batch, p.heads_q, p.seqlen_q, 2});
+    require(t.contiguous(), "statistics must be contiguous");
+    return static_cast<RowStatistics*>(t.data);
 }
 
 void fill_masks(AttentionProblem& p, const TensorView& mask, const TensorView& visible, const TensorView& query_padding,
@@ -101,65 +121,142 @@ void fill_masks(AttentionProblem& p, const TensorView& mask, const TensorView& v
     }
 }
 
-void fill_options(AttentionProblem& p, int causal, int64_t window_left, int64_t window_right, double softcap,
-                  int64_t tokens_per_tile, int threads) {
-    require(causal >= 0 && causal <= 2, "causal must be 0, 1 or 2");
-    p.causal = static_cast<Causal>(causal);
-    p.window_left = window_left;
-    p.window_right = window_right;
-    p.softcap = static_cast<float>(softcap);
-    p.tokens_per_tile = tokens_per_tile;
-    p.threads = threads < 1 ? 1 : threads;
+// What every call says beside its tensors.
+struct Options {
+    int causal;
+    int64_t window_left, window_right;
+    py::object scale;  // None: 1 / sqrt(head_dim)
+    double softcap;
+    int64_t tokens_per_tile;
+};
+
+void fill_options(AttentionProblem& p, const Options& o, int threads) {
+    require(o.causal >= 0 && o.causal <= 2, "causal must be 0, 1 or 2");
+    p.causal = static_cast<Causal>(o.causal);
+    p.window_left = o.window_left;
+    p.window_right = o.window_right;
+    p.scale = o.scale.is_none() ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : o.scale.cast<float>();
+    p.softcap = static_cast<float>(o.softcap);
+    p.tokens_per_tile = o.tokens_per_tile;
+    p.threads = threads;
 }
 
-void run_forward(const AttentionProblem& p) { VLMK_CALL_ACTIVE_ISA(attention_forward, p) }
-void run_backward(const AttentionProblem& p) { VLMK_CALL_ACTIVE_ISA(attention_backward, p) }
+AttentionProblem forward_problem(Execution& execution, py::handle query, py::handle key, py::handle value,
+                                 py::handle out, py::handle lse, py::handle mask, py::handle visible,
+                                 py::handle query_padding, py::handle key_padding, py::handle cu_seqlens_q,
+                                 py::handle cu_seqlens_k, const Options& options) {
+    AttentionProblem p;
+    const TensorView q = execution.view(query, "query"), k = execution.view(key, "key");
+    fill_sizes(p, q, k, execution.view(cu_seqlens_q, "cu_seqlens_q"), execution.view(cu_seqlens_k, "cu_seqlens_k"));
+    fill_options(p, options, execution.threads());
+    p.query = like(p, q, "query", true);
+    p.key = like(p, k, "key", false);
+    p.value = like(p, execution.view(value, "value"), "value", false);
+    p.out = like(p, execution.view(out, "out", Access::write), "out", true);
+    p.lse = lse_like(p, execution.view(lse, "lse", Access::write), "lse");
+    fill_masks(p, execution.view(mask, "mask"), execution.view(visible, "visible"),
+               execution.view(query_padding, "query_padding"), execution.view(key_padding, "key_padding"));
+    return p;
+}
+
+AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py::handle grad_lse, py::handle query,
+                                  py::handle key, py::handle value, py::handle out, py::handle lse,
+                                  py::handle grad_query, py::handle grad_key, py::handle grad_value, py::handle mask,
+                                  py::handle visible, py::handle query_padding, py::handle key_padding,
+                                  py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics,
+                                  const Options& options) {
+    AttentionProblem p;
+    const TensorView q = execution.view(query, "query"), k = execution.view(key, "key");
+    fill_sizes(p, q, k, execution.view(cu_seqlens_q, "cu_seqlens_q"), execution.view(cu_seqlens_k, "cu_seqlens_k"));
+    fill_options(p, options, execution.threads());
+    p.query = like(p, q, "query", true);
+    p.key = like(p, k, "key", false);
+    p.value = like(p, execution.view(value, "value"), "value", false);
+    p.out = like(p, execution.view(out, "out"), "out", true);
+    p.grad_out = like(p, execution.view(grad_out, "grad_out"), "grad_out", true);
+    p.grad_query = like(p, execution.view(grad_query, "grad_query", Access::write), "grad_query", true);
+    p.grad_key = like(p, execution.view(grad_key, "grad_key", Access::write), "grad_key", false);
+    p.grad_value = like(p, execution.view(grad_value, "grad_value", Access::write), "grad_value", false);
+    require(!lse.is_none(), "lse must be given");
+    p.lse = lse_like(p, execution.view(lse, "lse"), "lse");
+    p.grad_lse = lse_like(p, execution.view(grad_lse, "grad_lse"), "grad_lse");
+    p.statistics = statistics_like(p, execution.view(statistics, "statistics", Access::write));
+    require(!statistics.is_none() || execution.on_cpu(), "statistics must be given");
+    fill_masks(p, execution.view(mask, "mask"), execution.view(visible, "visible"),
+               execution.view(query_padding, "query_padding"), execution.view(key_padding, "key_padding"));
+    return p;
+}
+
+void run_cpu(const AttentionProblem& p, bool backward) {
+    if (backward) VLMK_CALL_ACTIVE_ISA(attention_backward, p)
+    VLMK_CALL_ACTIVE_ISA(attention_forward, p)
+}
+
+std::vector<gpu::LaunchPlan> plan(const AttentionProblem& p, bool backward) {
+    return backward ? plan_attention_backward(p) : plan_attention_forward(p);
+}
+
+void run(const Execution& execution, const AttentionProblem& p, bool backward) {
+    const py::gil_scoped_release release;
+    if (execution.on_cpu()) return run_cpu(p, backward);
+    for (const gpu::LaunchPlan& launch : plan(p, backward)) execution.run(launch);
+}
+
+py::list plans_as_list(const AttentionProblem& p, bool backward) {
+    py::list plans;
+    for (const gpu::LaunchPlan& launch : plan(p, backward)) plans.append(plan_as_dict(launch));
+    return plans;
+}
 
 void forward(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse, py::handle mask,
              py::handle visible, py::handle query_padding, py::handle key_padding, py::handle cu_seqlens_q,
-             py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right, py::handle scale,
-             double softcap, int64_t tokens_per_tile, int threads) {
-    AttentionProblem p;
-    const TensorView q = view(query, "query"), k = view(key, "key");
-    fill_options(p, causal, window_left, window_right, softcap, tokens_per_tile, threads);
-    fill_sizes(p, q, k, view(cu_seqlens_q, "cu_seqlens_q"), view(cu_seqlens_k, "cu_seqlens_k"));
-    p.scale = scale.is_none() ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : scale.cast<float>();
-    p.query = like(p, q, "query", true);
-    p.key = like(p, k, "key", false);
-    p.value = like(p, view(value, "value"), "value", false);
-    p.out = like(p, view(out, "out"), "out", true);
-    p.lse = lse_like(p, view(lse, "lse"), "lse");
-    fill_masks(p, view(mask, "mask"), view(visible, "visible"), view(query_padding, "query_padding"),
-               view(key_padding, "key_padding"));
-    const py::gil_scoped_release release;
-    run_forward(p);
+             py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right, py::object scale,
+             double softcap, int64_t tokens_per_tile, const std::string& backend, int threads, uint64_t stream) {
+    Execution execution(backend, threads, stream);
+    const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
+    run(execution,
+        forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding, key_padding, cu_seqlens_q,
+                        cu_seqlens_k, options),
+        false);
 }
 
 void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
               py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key, py::handle grad_value,
               py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
-              py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right,
-              py::handle scale, double softcap, int64_t tokens_per_tile, int threads) {
-    AttentionProblem p;
-    const TensorView q = view(query, "query"), k = view(key, "key");
-    fill_options(p, causal, window_left, window_right, softcap, tokens_per_tile, threads);
-    fill_sizes(p, q, k, view(cu_seqlens_q, "cu_seqlens_q"), view(cu_seqlens_k, "cu_seqlens_k"));
-    p.scale = scale.is_none() ? 1.0f / std::sqrt(static_cast<float>(p.head_dim)) : scale.cast<float>();
-    p.query = like(p, q, "query", true);
-    p.key = like(p, k, "key", false);
-    p.value = like(p, view(value, "value"), "value", false);
-    p.out = like(p, view(out, "out"), "out", true);
-    p.grad_out = like(p, view(grad_out, "grad_out"), "grad_out", true);
-    p.grad_query = like(p, view(grad_query, "grad_query"), "grad_query", true);
-    p.grad_key = like(p, view(grad_key, "grad_key"), "grad_key", false);
-    p.grad_value = like(p, view(grad_value, "grad_value"), "grad_value", false);
-    require(!lse.is_none(), "lse must be given");
-    p.lse = lse_like(p, view(lse, "lse"), "lse");
-    p.grad_lse = lse_like(p, view(grad_lse, "grad_lse"), "grad_lse");
-    fill_masks(p, view(mask, "mask"), view(visible, "visible"), view(query_padding, "query_padding"),
-               view(key_padding, "key_padding"));
-    const py::gil_scoped_release release;
-    run_backward(p);
+              py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics, int causal, int64_t window_left,
+              int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile,
+              const std::string& backend, int threads, uint64_t stream) {
+    Execution execution(backend, threads, stream);
+    const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
+    run(execution,
+        backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
+        true);
+}
+
+py::list forward_plan(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse,
+                      py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
+                      py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left,
+                      int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile) {
+    Execution execution("cuda", 1, 0);
+    const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
+    return plans_as_list(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
+                                         key_padding, cu_seqlens_q, cu_seqlens_k, options),
+                         false);
+}
+
+py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
+                       py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key,
+                       py::handle grad_value, py::handle mask, py::handle visible, py::handle query_padding,
+                       py::handle key_padding, py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics,
+                       int causal, int64_t window_left, int64_t window_right, py::object scale, double softcap,
+                       int64_t tokens_per_tile) {
+    Execution execution("cuda", 1, 0);
+    const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
+    return plans_as_list(
+        backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
+        true);
 }
 
 }  // namespace
@@ -167,6 +264,8 @@ void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::ha
 void bind_attention(py::module_& m) {
     m.def("attention_forward", &forward);
     m.def("attention_backward", &backward);
+    m.def("attention_forward_plan", &forward_plan);
+    m.def("attention_backward_plan", &backward_plan);
 }
 
 }  // namespace vlmk::python

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from vlmkernels import backends, images
+from vlmkernels.cli.info import OPERATIONS
 from vlmkernels.verify import Case, cases, check_accuracy, check_repeatable
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -27,14 +28,14 @@ def test_the_same_bits_every_time(case: Case, dtype: torch.dtype, backend: str) 
 
 
 #: Cases of operations that have CUDA kernels.
-CUDA_CASES = [case for case in cases() if case.operation in images.OPERATIONS]
+CUDA_CASES = [case for case in cases() if OPERATIONS[case.operation] in images.OPERATIONS]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("case", CUDA_CASES, ids=str)
 def test_accuracy_on_the_emulator(case: Case, dtype: torch.dtype) -> None:
     """Warps in turn, and interleaved at random: the same bits, and within the rule."""
-    require("emulator", case)
+    require("emulator", case, dtype)
     with backends.use_backend("emulator"):
         failed = [str(finding) for finding in check_accuracy(case, dtype) if not finding.passed]
         assert not failed, "\n".join(failed)
@@ -46,16 +47,16 @@ def test_accuracy_on_the_emulator(case: Case, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("case", CUDA_CASES, ids=str)
 def test_accuracy_on_a_gpu(case: Case, dtype: torch.dtype) -> None:
-    require("cuda", case)
+    require("cuda", case, dtype)
     with backends.use_backend("cuda"):
         failed = [str(finding) for finding in check_accuracy(case, dtype, device="cuda") if not finding.passed]
         assert not failed, "\n".join(failed)
         assert check_repeatable(case, dtype, device="cuda") == []
 
 
-def require(backend: str, case: Case) -> None:
+def require(backend: str, case: Case, dtype: torch.dtype) -> None:
     if backend == "cuda" and not torch.cuda.is_available():
         pytest.skip(f"torch {torch.__version__} sees no GPU")
     device = "cuda" if backend == "cuda" else "cpu"
-    if against := backends.reasons(backend, case.operation, device, torch.float32):
+    if against := backends.reasons(backend, OPERATIONS[case.operation], device, dtype):
         pytest.skip("; ".join(against))

@@ -50,10 +50,9 @@ def test_requested_backend_that_cannot_is_an_error(native) -> None:
 
 
 def test_backends_with_cuda_kernels_refuse_what_has_none(native) -> None:
-    q = torch.randn(1, 1, 2, 8)
     for name in ("emulator", "cuda"):
-        with backends.use_backend(name), pytest.raises(RuntimeError, match="no CUDA kernel for attention"):
-            vk.attention(q, q, q)
+        with backends.use_backend(name), pytest.raises(RuntimeError, match="no CUDA kernel for convolution"):
+            backends.choose("convolution", "cpu", torch.float32)
     assert "meta" in backends.reasons("emulator", "merge_attention", "meta", torch.float32)[0]
 
 

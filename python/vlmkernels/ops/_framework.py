@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 __all__ = [
+    "aligned",
     "autocast_dtype",
     "define",
     "eager",
@@ -53,6 +54,25 @@ def eager(*tensors: Tensor | None) -> bool:
         if tensor is not None and type(tensor) not in _plain_types:
             return False
     return True
+
+
+_LOAD_BYTES = 16
+
+
+def aligned(backend: str, *tensors: Tensor) -> list[Tensor]:
+    """The tensors with rows that start at multiples of 16 bytes, as CUDA kernels load them: copies of those whose do not, which takes an odd stride or offset."""
+    if backend == "cpu":
+        return list(tensors)
+    return [t if _is_aligned(t) else t.clone(memory_format=torch.contiguous_format) for t in tensors]
+
+
+def _is_aligned(tensor: Tensor) -> bool:
+    item = tensor.element_size()
+    return tensor.data_ptr() % _LOAD_BYTES == 0 and all(
+        stride * item % _LOAD_BYTES == 0
+        for size, stride in zip(tensor.shape[:-1], tensor.stride()[:-1], strict=True)
+        if size > 1
+    )
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

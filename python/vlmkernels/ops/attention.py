@@ -15,7 +15,15 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _attention_checks as checks
 from vlmkernels.ops._attention_checks import Causal, Window
-from vlmkernels.ops._framework import autocast_dtype, define, eager, needs_grad, refuse_double_backward, undisturbed
+from vlmkernels.ops._framework import (
+    aligned,
+    autocast_dtype,
+    define,
+    eager,
+    needs_grad,
+    refuse_double_backward,
+    undisturbed,
+)
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
@@ -186,7 +194,7 @@ def _shortcut(query: Tensor, key: Tensor, value: Tensor, causal: Causal | None, 
     try:
         backends.native.attention_forward(  # type: ignore[union-attr]
             query, key, value, out, None, None, None, None, None, None, None,
-            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, torch.get_num_threads(),
+            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, "cpu", torch.get_num_threads(), 0,
         )  # fmt: skip
     except (TypeError, ValueError):
         return None
@@ -239,10 +247,12 @@ def _run_forward(
     options: Options,
     need_lse: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
-    if backends.choose("attention", query.device.type, query.dtype) == "reference":
+    backend = backends.choose("attention", query.device.type, query.dtype)
+    if backend == "reference":
         computed, lse = reference.attention(query, key, value, mask, visible, query_padding, key_padding, options)
         return torch.empty_like(query).copy_(computed), lse
     out = torch.empty_like(query)
+    query, key, value = aligned(backend, query, key, value)
     row_lse = query.new_empty(query.shape[:-1], dtype=torch.float32) if need_lse else None
     backends.native.attention_forward(  # type: ignore[union-attr]
         query,
@@ -257,7 +267,7 @@ def _run_forward(
         None,
         None,
         *options,
-        torch.get_num_threads(),
+        *backends.execution(backend, query),
     )
     return out, row_lse
 
@@ -277,7 +287,8 @@ def _run_backward(
     options: Options,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    if backends.choose("attention", query.device.type, query.dtype) == "reference":
+    backend = backends.choose("attention", query.device.type, query.dtype)
+    if backend == "reference":
         found = reference.attention_backward(
             grad_out, grad_lse, query, key, value, out, lse, mask, visible, query_padding, key_padding, options
         )
@@ -285,8 +296,11 @@ def _run_backward(
             grad.copy_(computed)
         return grads
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
+    grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
+    # Room for two numbers a row, which the kernels of GPUs compute first.
+    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out,
         grad_lse,
@@ -302,8 +316,9 @@ def _run_backward(
         key_padding,
         None,
         None,
+        statistics,
         *options,
-        torch.get_num_threads(),
+        *backends.execution(backend, query),
     )
     return grads
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _attention_checks as checks
 from vlmkernels.ops._attention_checks import Causal, Window
-from vlmkernels.ops._framework import autocast_dtype, define, eager, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import aligned, autocast_dtype, define, eager, needs_grad, refuse_double_backward
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
@@ -66,10 +66,12 @@ def _run_forward(
     need_lse: bool = True,
 ) -> tuple[Tensor, Tensor | None]:
     checks.check_cu_seqlens_values(cu_seqlens_q, cu_seqlens_k, query, key)
-    if backends.choose("attention", query.device.type, query.dtype) == "reference":
+    backend = backends.choose("attention", query.device.type, query.dtype)
+    if backend == "reference":
         computed, lse = reference.attention_varlen(query, key, value, cu_seqlens_q, cu_seqlens_k, options)
         return torch.empty_like(query).copy_(computed), lse
     out = torch.empty_like(query)
+    query, key, value = aligned(backend, query, key, value)
     row_lse = query.new_empty((query.shape[1], query.shape[0]), dtype=torch.float32) if need_lse else None
     backends.native.attention_forward(  # type: ignore[union-attr]
         query,
@@ -84,7 +86,7 @@ def _run_forward(
         cu_seqlens_q.contiguous(),
         cu_seqlens_k.contiguous(),
         *options,
-        torch.get_num_threads(),
+        *backends.execution(backend, query),
     )
     return out, row_lse
 
@@ -103,7 +105,8 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     checks.check_cu_seqlens_values(cu_seqlens_q, cu_seqlens_k, query, key)
     grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-    if backends.choose("attention", query.device.type, query.dtype) == "reference":
+    backend = backends.choose("attention", query.device.type, query.dtype)
+    if backend == "reference":
         found = reference.attention_varlen_backward(
             grad_out, grad_lse, query, key, value, out, lse, cu_seqlens_q, cu_seqlens_k, options
         )
@@ -111,11 +114,14 @@ def _run_backward(
             grad.copy_(computed)
         return grads
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
+    grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
+    # Room for two numbers a row, which the kernels of GPUs compute first.
+    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out, grad_lse, query, key, value, out, lse, *grads, None, None, None, None, cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous(),
-        *options, torch.get_num_threads(),
+        statistics, *options, *backends.execution(backend, query),
     )  # fmt: skip
     return grads
 

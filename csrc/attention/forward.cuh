@@ -1,0 +1,491 @@
+// Flash attention forward: a warp owns 16 or 32 query rows, the block goes through the keys,
+//     S = Q K^T,  P = 2^(S - reference),  O += P V,  sum += rowsum(P),
+// and in the end out = O / sum and lse = reference + log(sum). Any reference will do that lets nothing overflow and the
+// largest P be seen. Two ways through a block of keys share everything:
+//
+//     fast     for blocks that all rows of the warp see entirely: the reference stays that of earlier keys. It is at
+//              most the true maximum, so nothing is lost below; should sums grow too large, the block is done again by
+//              the careful way, before P is used.
+//     careful  16 keys at a time: masks, softcap, the ends of a sequence; raises the reference to the maximum.
+//
+// The first block of keys is the one that is not full, so that all others are. Keys and values are loaded one block
+// ahead; a single barrier a block says that they have landed and that the stage they replace has been read.
+#pragma once
+#include "attention/forward_launch.h"
+#include "attention/mask.cuh"
+#include "attention/row_copy.cuh"
+#include "attention/tiles.h"
+#include "gpu/mma.cuh"
+#include "gpu/operands.cuh"
+#include "gpu/reduce.cuh"
+
+namespace vlmk::gpu {
+
+// The largest sum of P over a lane's part of a block that the fast way takes: fp16 ends at 2^16, and O must not
+// overflow where V is large.
+template <class T>
+constexpr float kLargestSum = 16384.0f;  // 2^14
+template <>
+constexpr float kLargestSum<bf16> = 1073741824.0f;  // 2^30
+
+template <class T, int kIndex>
+class Forward {
+    static constexpr ForwardTile kTile = kForwardTiles[kIndex];
+    static constexpr int kDim = kTile.head_dim, kKeys = kTile.keys, kRowTiles = kTile.row_tiles;
+    static constexpr int kRows = 2 * kRowTiles;  // rows a lane has a part of: 8 apart
+    static constexpr int kDepthSteps = kDim / 16;
+    static constexpr bool kOddTail = kDim % 16 == 8;  // 8 more of the depth, and an odd block of columns
+
+    using Tile = SharedTile<T, kKeys, kDim>;
+    using QueryTile = SharedTile<T, kTile.rows(), kDim>;
+    using Copy = RowCopy<Tile, kForwardThreads>;
+    using QueryCopy = RowCopy<QueryTile, kForwardThreads>;
+    static_assert(Tile::kBytes == kKeys * kTile.row_bytes(), "plan and kernel agree about shared memory");
+
+    struct QueryRows {
+        LeftFragment<T, 16> steps[kDepthSteps];
+        LeftFragment<T, 8> tail;
+    };
+    struct Place {
+        int head, position;
+    };
+
+  public:
+    VLMK_DEVICE explicit Forward(const ForwardLaunch& launch) : launch_(launch), p_(launch.problem) {
+        const int row_block = find_work();
+        first_row_ = row_block * launch.block_rows;
+        rows_ = min(launch.block_rows, launch.heads_together * s_.seqlen_q - first_row_);
+        warp_row_ = static_cast<int>(threadIdx.x) / kWarpLanes * kTile.warp_rows();
+        base_ = shared_address(dynamic_shared());
+    }
+
+    VLMK_DEVICE void run() {
+        if (rows_ <= 0) return;
+        plan_keys();
+        for (int i = 0; i < kRows; ++i) minus_reference_[i] = infinity(), sum_[i] = 0.0f;
+        start_loads();
+
+        int tile = 0;
+        bool landed = false;  // the block of keys that the fast way has given up
+        for (;;) {
+            if (tile >= fast_begin_)
+                for (; tile < fast_end_; ++tile) {
+                    advance(tile);
+                    if (!fast_step()) {
+                        landed = true;
+                        break;
+                    }
+                }
+            if (tile >= tiles_) break;
+            if (!landed) advance(tile);
+            landed = false;
+            careful_step(tile);
+            ++tile;
+        }
+        finish();
+    }
+
+  private:
+    VLMK_DEVICE static char* dynamic_shared() {
+        extern __shared__ __align__(16) char memory[];
+        return memory;
+    }
+
+    // --- what to do ---
+
+    // Sets sequence and head, and returns the number of the block of rows. Blocks of one head are neighbours: they
+    // share its keys in the cache.
+    VLMK_DEVICE int find_work() {
+        const uint32_t row_blocks = static_cast<uint32_t>(launch_.row_blocks);
+        const int number = static_cast<int>(blockIdx.x % row_blocks);
+        const int others = static_cast<int>(blockIdx.x / row_blocks);
+        const int head_blocks = static_cast<int>(p_.heads_q) / launch_.heads_together;
+        head_ = others % head_blocks * launch_.heads_together;
+        key_head_ = head_ / static_cast<int>(p_.heads_q / p_.heads_k);
+        if (p_.cu_seqlens_q == nullptr) {
+            s_ = find_sequence(p_, others / head_blocks);
+            return number;
+        }
+        const PackedBlock packed =
+            find_packed_block(p_.cu_seqlens_q, p_.batch, p_.seqlen_q, launch_.block_rows, number);
+        s_ = find_sequence(p_, packed.sequence);
+        return packed.block;
+    }
+
+    // Head and position of a row of the block; rows past the last are like it.
+    VLMK_DEVICE Place place(int row) const {
+        row = first_row_ + min(row, rows_ - 1);
+        if (launch_.heads_together == 1) return {head_, row};
+        return {head_ + row / s_.seqlen_q, row % s_.seqlen_q};
+    }
+
+    // The keys that some row, and those that every row of [begin, end) sees by causality and window.
+    struct Reach {
+        Range some, every;
+    };
+    VLMK_DEVICE Reach reach(int begin, int end) const {
+        const Place first = place(begin), last = place(end - 1);
+        const bool one_head = first.head == last.head;
+        const Range low = key_range(p_, s_, one_head ? first.position : 0);
+        const Range high = key_range(p_, s_, one_head ? last.position : s_.seqlen_q - 1);
+        return {{low.low, high.high}, {high.low, low.high}};
+    }
+
+    VLMK_DEVICE void plan_keys() {
+        const Range block = reach(0, rows_).some;
+        const int count = max(0, block.high - block.low);
+        tiles_ = (count + kKeys - 1) / kKeys;
+        first_keys_ = count - (tiles_ - 1) * kKeys;
+        first_key_ = block.low;
+
+        active_ = warp_row_ < rows_;
+        const Reach warp = reach(warp_row_, warp_row_ + kTile.warp_rows());
+        some_ = warp.some;
+        const int origin = key_of(0);  // where the first block would start if it were full
+        fast_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
+        fast_end_ = min(tiles_, max(warp.every.high - origin, 0) / kKeys);
+        if (!active_ || always_careful()) fast_end_ = 0;
+    }
+
+    // Masks that do not end at a row's own range.
+    VLMK_DEVICE bool always_careful() const {
+        if (p_.softcap != 0.0f || p_.mask.data != nullptr || p_.visible.data != nullptr) return true;
+        if (p_.query_padding.data == nullptr) return false;
+        const int position = place(warp_row_ + lane_index() % kTile.warp_rows()).position;
+        return __any_sync(
+            kWholeWarp,
+            p_.query_padding.data[s_.index * p_.query_padding.batch_stride + position * p_.query_padding.row_stride]);
+    }
+
+    // The first key of a block behind the first one.
+    VLMK_DEVICE int key_of(int tile) const { return first_key_ + first_keys_ + (tile - 1) * kKeys; }
+
+    // --- loads ---
+
+    VLMK_DEVICE Tile keys(uint32_t stage) const { return Tile(base_ + stage); }
+    VLMK_DEVICE Tile values(uint32_t stage) const { return Tile(base_ + stage + Tile::kBytes); }
+    VLMK_DEVICE QueryTile queries() const { return QueryTile(base_ + kTile.query_offset()); }
+
+    VLMK_DEVICE const T* rows_of(const HeadTensor& t, int key) const {
+        return row_pointer<const T>(t, s_, s_.first_k, key_head_, key);
+    }
+
+    // Queries, and the first block of keys and values.
+    VLMK_DEVICE void start_loads() {
+        const int columns = static_cast<int>(p_.head_dim);
+        const int filled = (rows_ + kTile.warp_rows() - 1) / kTile.warp_rows() * kTile.warp_rows();
+        QueryCopy(columns).part(queries(), rows_, filled, [&](int row) {
+            const Place at = place(row);
+            return row_pointer<const T>(p_.query, s_, s_.first_q, at.head, at.position);
+        });
+        commit_copies();
+        if (tiles_ > 0) {
+            const Copy copy(columns);
+            const int filled_keys = (first_keys_ + 15) / 16 * 16;
+            copy.part(keys(0), first_keys_, filled_keys, [&](int row) { return rows_of(p_.key, first_key_ + row); });
+            copy.part(values(0), first_keys_, filled_keys,
+                      [&](int row) { return rows_of(p_.value, first_key_ + row); });
+            key_from_ = copy.start(rows_of(p_.key, key_of(1)), p_.key.row_stride);
+            value_from_ = copy.start(rows_of(p_.value, key_of(1)), p_.value.row_stride);
+        }
+        commit_copies();
+        wait_copies<1>();
+        __syncthreads();
+        if constexpr (!kTile.query_in_shared)
+            if (active_) load_query(query_);
+    }
+
+    // Waits for the block of keys, and starts the loads of the next.
+    VLMK_DEVICE void advance(int tile) {
+        wait_copies<0>();
+        __syncthreads();
+        stage_ = kStageBytes - stage_;
+        if (tile + 1 < tiles_) {
+            const Copy copy(static_cast<int>(p_.head_dim));
+            const uint32_t next = kStageBytes - stage_;
+            const int key_stride = static_cast<int>(p_.key.row_stride) * static_cast<int>(sizeof(T));
+            const int value_stride = static_cast<int>(p_.value.row_stride) * static_cast<int>(sizeof(T));
+            copy.template full<kTile.exact>(keys(next), key_from_, key_stride);
+            copy.template full<kTile.exact>(values(next), value_from_, value_stride);
+            key_from_ += int64_t{kKeys} * key_stride;
+            value_from_ += int64_t{kKeys} * value_stride;
+        }
+        commit_copies();
+    }
+
+    // --- products ---
+
+    // Whether these columns exist; known when compiling unless the kernel serves several widths.
+    VLMK_DEVICE bool exists(int column) const { return kTile.exact || column < static_cast<int>(p_.head_dim); }
+
+    VLMK_DEVICE void load_query(QueryRows (&rows)[kRowTiles]) const {
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+            for (int k = 0; k < kDepthSteps; ++k)
+                if (exists(16 * k)) rows[m].steps[k] = load_left(queries(), warp_row_ + 16 * m, 16 * k);
+            if constexpr (kOddTail) rows[m].tail = load_left_half(queries(), warp_row_ + 16 * m, kDim - 8);
+        }
+    }
+
+    // S = Q K^T for 8 kBlocks keys from a row of the tile on.
+    template <int kBlocks>
+    VLMK_DEVICE void multiply_keys(Accumulator<> (&s)[kRowTiles][kBlocks], const Tile& tile, int row) const {
+#pragma unroll
+        for (int k = 0; k < kDepthSteps; ++k) {
+            if (!exists(16 * k)) break;
+            LeftFragment<T, 16> q[kRowTiles];
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m)
+                if constexpr (kTile.query_in_shared)
+                    q[m] = load_left(queries(), warp_row_ + 16 * m, 16 * k);
+                else
+                    q[m] = query_[m].steps[k];
+#pragma unroll
+            for (int n = 0; n < kBlocks; n += 2) {
+                const RightPair<T> b = load_right(tile, row + 8 * n, 16 * k);
+#pragma unroll
+                for (int m = 0; m < kRowTiles; ++m) {
+                    mma(s[m][n], q[m], b.b[0]);
+                    mma(s[m][n + 1], q[m], b.b[1]);
+                }
+            }
+        }
+        if constexpr (kOddTail) {
+#pragma unroll
+            for (int n = 0; n < kBlocks; n += 4) {
+                RightHalves<T> b;
+                if (n + 4 <= kBlocks)
+                    b = load_right_halves(tile, row + 8 * n, kDim - 8);
+                else
+                    b = load_right_halves_pair(tile, row + 8 * n, kDim - 8);
+#pragma unroll
+                for (int i = 0; i < min(4, kBlocks - n); ++i)
+#pragma unroll
+                    for (int m = 0; m < kRowTiles; ++m) mma(s[m][n + i], query_[m].tail, b.b[i]);
+            }
+        }
+    }
+
+    // O += P V for the 8 kBlocks keys of `s`, which holds P before rounding.
+    template <int kBlocks>
+    VLMK_DEVICE void add_values(const Accumulator<> (&s)[kRowTiles][kBlocks], const Tile& tile, int row) {
+        constexpr int kSteps = kBlocks / 2;
+        LeftFragment<T, 16> weights[kRowTiles][kSteps];
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+            for (int k = 0; k < kSteps; ++k) weights[m][k] = as_left<T>(s[m][2 * k], s[m][2 * k + 1]);
+#pragma unroll
+        for (int k = 0; k < kSteps; ++k) {
+#pragma unroll
+            for (int c = 0; c < kDim / 16; ++c) {
+                if (!exists(16 * c)) break;
+                const RightPair<T> v = load_right_transposed(tile, row + 16 * k, 16 * c);
+#pragma unroll
+                for (int m = 0; m < kRowTiles; ++m) {
+                    mma(out_[m][2 * c], weights[m][k], v.b[0]);
+                    mma(out_[m][2 * c + 1], weights[m][k], v.b[1]);
+                }
+            }
+            if constexpr (kOddTail)
+                if (k % 2 == 1 || k == kSteps - 1) {
+                    const int first = k / 2 * 2, count = k - first + 1;
+                    RightPair<T> v;
+                    if (count == 2)
+                        v = load_right_column(tile, row + 16 * first, kDim - 8);
+                    else
+                        v.b[0] = load_right_column_half(tile, row + 16 * first, kDim - 8);
+#pragma unroll
+                    for (int i = 0; i < count; ++i)
+#pragma unroll
+                        for (int m = 0; m < kRowTiles; ++m) mma(out_[m][kDim / 8 - 1], weights[m][first + i], v.b[i]);
+                }
+        }
+    }
+
+    // --- the two ways ---
+
+    // False, and nothing changed, if the reference is too low.
+    VLMK_DEVICE bool fast_step() {
+        Accumulator<> s[kRowTiles][kKeys / 8];
+        multiply_keys(s, keys(stage_), 0);
+        const float factor = p_.scale * kLog2E;
+        float sum[kRows] = {};
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+            for (int n = 0; n < kKeys / 8; ++n)
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    const int row = 2 * m + i / 2;
+                    s[m][n].v[i] = exp2(fmaf(s[m][n].v[i], factor, minus_reference_[row]));
+                    sum[row] += s[m][n].v[i];
+                }
+        float total = sum[0];
+#pragma unroll
+        for (int i = 1; i < kRows; ++i) total += sum[i];
+        if (__any_sync(kWholeWarp, !(total < kLargestSum<T>))) return false;  // also for NaN
+#pragma unroll
+        for (int i = 0; i < kRows; ++i) sum_[i] += sum[i];
+        add_values(s, values(stage_), 0);
+        return true;
+    }
+
+    VLMK_DEVICE void careful_step(int tile) {
+        if (!active_) return;
+        const int first = tile == 0 ? first_key_ : key_of(tile), count = tile == 0 ? first_keys_ : kKeys;
+#pragma unroll 1
+        for (int row = 0; row < count; row += 16) {
+            const int key = first + row;
+            if (key + 16 <= some_.low || some_.high <= key) continue;
+            Accumulator<> s[kRowTiles][2];
+            multiply_keys(s, keys(stage_), row);
+            mask_scores(s, key, first + count);
+            raise_references(s);
+#pragma unroll
+            for (int m = 0; m < kRowTiles; ++m)
+#pragma unroll
+                for (int n = 0; n < 2; ++n)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        const int r = 2 * m + i / 2;
+                        s[m][n].v[i] = exp2(s[m][n].v[i] + guarded(minus_reference_[r]));
+                        sum_[r] += s[m][n].v[i];
+                    }
+            add_values(s, values(stage_), row);
+        }
+    }
+
+    // A row that has seen nothing keeps the reference -inf; subtracting 0 instead makes its P 2^-inf = 0.
+    VLMK_DEVICE static float guarded(float minus_reference) {
+        return minus_reference == infinity() ? 0.0f : minus_reference;
+    }
+
+    // Products -> scores, -inf where a row does not see a key or from `end` on.
+    VLMK_DEVICE void mask_scores(Accumulator<> (&s)[kRowTiles][2], int first_key, int end) const {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const Place at = place(warp_row_ + 8 * r + lane_index() / 4);
+            Range seen = key_range(p_, s_, at.position);
+            seen.high = min(seen.high, end);
+            const RowMask mask(p_, s_, at.head, at.position);
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                float& score = s[r / 2][i / 2].v[r % 2 * 2 + i % 2];
+                const int key = first_key + i / 2 * 8 + lane_index() % 4 * 2 + i % 2;
+                score = seen.holds(key) ? mask.apply(key, scaled_score(p_, score)) : -infinity();
+            }
+        }
+    }
+
+    // References become at least the largest score; O and the sums follow.
+    VLMK_DEVICE void raise_references(const Accumulator<> (&s)[kRowTiles][2]) {
+        float rescale[kRows];
+        bool raised = false;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            float largest = -minus_reference_[r];
+#pragma unroll
+            for (int i = 0; i < 4; ++i) largest = fmaxf(largest, s[r / 2][i / 2].v[r % 2 * 2 + i % 2]);
+            largest = reduce_max<4>(largest);
+            rescale[r] = exp2(guarded(-largest) - minus_reference_[r]);
+            raised = raised || largest > -minus_reference_[r];
+            minus_reference_[r] = -largest;
+        }
+        if (!__any_sync(kWholeWarp, raised)) return;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            sum_[r] *= rescale[r];
+#pragma unroll
+            for (int c = 0; c < kDim / 8; ++c) {
+                out_[r / 2][c].v[r % 2 * 2] *= rescale[r];
+                out_[r / 2][c].v[r % 2 * 2 + 1] *= rescale[r];
+            }
+        }
+    }
+
+    // --- results ---
+
+    // O / sum goes through the shared memory of the queries, whose rows nobody else reads or writes, so that rows leave
+    // in whole.
+    VLMK_DEVICE void finish() {
+        wait_copies<0>();
+        __syncthreads();
+        if (!active_) return;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const int row = warp_row_ + 8 * r + lane_index() / 4;
+            const float sum = reduce_add<4>(sum_[r]);
+            const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum;
+#pragma unroll
+            for (int c = 0; c < kDim / 8; ++c) {
+                const float* o = out_[r / 2][c].v + r % 2 * 2;
+                if (exists(8 * c))
+                    store_pair(queries().address(row, 8 * c + lane_index() % 4 * 2),
+                               pack<T>(o[0] * normalise, o[1] * normalise));
+            }
+            if (p_.lse != nullptr && lane_index() % 4 == 0 && row < rows_) {
+                const Place at = place(row);
+                p_.lse[lse_index(p_, s_, at.head, at.position)] = logf(sum) - minus_reference_[r] * kLn2;
+            }
+        }
+        __syncwarp();
+        store_rows();
+    }
+
+    VLMK_DEVICE static void store_pair(uint32_t address, uint32_t pair) {
+        asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(pair) : "memory");
+    }
+
+    VLMK_DEVICE void store_rows() const {
+        const int chunks = static_cast<int>(p_.head_dim) / QueryTile::kChunk;
+        const int count = min(kTile.warp_rows(), rows_ - warp_row_) * chunks;
+#pragma unroll 1
+        for (int i = lane_index(); i < count; i += kWarpLanes) {
+            const int row = warp_row_ + i / chunks, column = i % chunks * QueryTile::kChunk;
+            const Place at = place(row);
+            T* to = row_pointer<T>(p_.out, s_, s_.first_q, at.head, at.position) + column;
+            const char* from = dynamic_shared() + (queries().address(row, column) - base_);
+            *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+        }
+    }
+
+    static constexpr uint32_t kStageBytes = 2 * Tile::kBytes;
+
+    const ForwardLaunch& launch_;
+    const AttentionProblem& p_;
+    Sequence s_;
+    int head_, key_head_;
+    int first_row_, rows_, warp_row_;  // warp_row_ counts from first_row_
+    bool active_;
+    int first_key_, first_keys_, tiles_;
+    int fast_begin_, fast_end_;
+    Range some_;
+    uint32_t base_, stage_ = kStageBytes;
+    const char *key_from_ = nullptr, *value_from_ = nullptr;
+
+    QueryRows query_[kTile.query_in_shared ? 1 : kRowTiles];
+    Accumulator<> out_[kRowTiles][kDim / 8];
+    float minus_reference_[kRows], sum_[kRows];
+};
+
+}  // namespace vlmk::gpu
+
+// Kernels are named attention_forward_<dtype>_<head_dim of the tile>[_padded]; plan_forward.cpp makes the same names.
+#define VLMK_FORWARD_KERNEL(dtype, T, index, name)                                               \
+    extern "C" __global__ void __launch_bounds__(vlmk::kForwardThreads)                          \
+        attention_forward_##dtype##_##name(const __grid_constant__ vlmk::ForwardLaunch launch) { \
+        vlmk::gpu::Forward<T, index>(launch).run();                                              \
+    }
+#define VLMK_FORWARD_KERNELS(dtype, T)          \
+    VLMK_FORWARD_KERNEL(dtype, T, 0, 64_padded) \
+    VLMK_FORWARD_KERNEL(dtype, T, 1, 64)        \
+    VLMK_FORWARD_KERNEL(dtype, T, 2, 72)        \
+    VLMK_FORWARD_KERNEL(dtype, T, 3, 80)        \
+    VLMK_FORWARD_KERNEL(dtype, T, 4, 88)        \
+    VLMK_FORWARD_KERNEL(dtype, T, 5, 96)        \
+    VLMK_FORWARD_KERNEL(dtype, T, 6, 104)       \
+    VLMK_FORWARD_KERNEL(dtype, T, 7, 112)       \
+    VLMK_FORWARD_KERNEL(dtype, T, 8, 128)       \
+    VLMK_FORWARD_KERNEL(dtype, T, 9, 256_padded)

@@ -1,0 +1,18 @@
+// Launches that compute attention on a GPU.
+#pragma once
+#include <vector>
+
+#include "attention/problem.h"
+#include "gpu/launch.h"
+
+namespace vlmk {
+
+// The problem as kernels take it, whose positions have 32 bits and whose loads 16 bytes. NotImplemented or
+// std::invalid_argument for what they cannot take.
+AttentionProblem prepare_for_gpu(const AttentionProblem& problem);
+
+// For problems with rows; to be run one after the other.
+std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem);
+std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem);
+
+}  // namespace vlmk
