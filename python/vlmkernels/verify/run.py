@@ -56,9 +56,9 @@ def _evaluate(case: Case, call: Callable[..., tuple[Tensor, ...]], inputs: Input
 
 
 def check_accuracy(case: Case, dtype: torch.dtype, seed: int = 0, device: str = "cpu") -> list[Finding]:
-    """One finding an output and a gradient, of tensors on this device."""
-    inputs = _prepare(case, dtype, seed, device)
-    found = _evaluate(case, case.call, _converted(case, inputs, None))
+    """One finding an output and a gradient, of tensors on this device; what they are held against is computed on the CPU."""
+    found = _evaluate(case, case.call, _converted(case, _prepare(case, dtype, seed, device), None))
+    inputs = _prepare(case, dtype, seed, "cpu")
     peer = _evaluate(case, case.peer, _converted(case, inputs, None))
     with backends.use_backend("reference"):
         exact = _evaluate(case, case.call, _converted(case, inputs, torch.float64))
