@@ -13,7 +13,11 @@ constexpr int64_t kBackwardRows = 64;
 
 // Keys of a block at most. Long blocks save rescaling; one block for everything up to 320 keys covers the 197- and
 // 257-token towers without any.
-constexpr int64_t kMaxKeys = 320;
+constexpr int64_t kMaxKeys = 640;
+
+// A thread gets its heads in about this many portions: few, so that the next head is mostly known; several, because
+// threads are not equally fast.
+constexpr int64_t kTasksPerThread = 8;
 
 // Backward: the keys of a head are cut into chunks with their own dK, dV and partial dQ until this many tasks exist.
 constexpr int64_t kBackwardTasks = 16;
