@@ -9,14 +9,14 @@
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// to = row + addend (null: nothing), in the output's dtype.
+// to = row + bias + addend (null: nothing), in the output's dtype.
 template <class T>
-void write_token(const PatchEmbedProblem& p, const float* row, const T* addend, int64_t token) {
+void write_token(const PatchEmbedProblem& p, const float* row, const float* bias, const T* addend, int64_t token) {
     const int64_t width = p.embed;
     auto write = [&](auto* to) {
         for (int64_t i = 0; i < width; i += kLanes) {
             const int64_t count = width - i;
-            const Vec sum = load_partial(row + i, count);
+            const Vec sum = load_partial(row + i, count) + load_partial(bias + i, count);
             store_partial(to + i, addend == nullptr ? sum : sum + load_partial(addend + i, count), count);
         }
     };
@@ -41,7 +41,7 @@ void embed_block(const PatchEmbedProblem& p, const Runs& runs, const PackedB<typ
                  const float* bias, int64_t first, int64_t count) {
     using U = typename UnitOf<T>::type;
     const int64_t elements = p.source.elements(), stride = Panels(elements).padded_columns(),
-                  out_stride = weight.panels.padded_columns();
+                  out_stride = spread_stride(p.embed);
     Buffer<float> pixels(count * stride), out(count * out_stride);
     UnitRows<U> rows(count, stride);
     for (int64_t r = 0; r < count; ++r) {
@@ -50,16 +50,12 @@ void embed_block(const PatchEmbedProblem& p, const Runs& runs, const PackedB<typ
         for (int64_t i = elements; i < stride; ++i) to[i] = 0.0f;
     }
     const auto left = rows.from_floats(pixels.get(), stride, stride);
-    for (int64_t r = 0; r < count; ++r) {
-        float* to = out.get() + r * out_stride;
-        for (int64_t i = 0; i < out_stride; ++i) to[i] = bias[i];
-    }
     const ProductScope scope;
-    product<U>(true, count, left, weight, out.get(), out_stride);
+    product<U>(false, count, left, weight, out.get(), out_stride);
     for (int64_t r = 0; r < count; ++r) {
         const int64_t batch = (first + r) / p.source.patches(),
                       token = p.first_patch_token() + (first + r) % p.source.patches();
-        write_token(p, out.get() + r * out_stride, position_of<T>(p, token), batch * p.tokens() + token);
+        write_token(p, out.get() + r * out_stride, bias, position_of<T>(p, token), batch * p.tokens() + token);
     }
 }
 
@@ -84,12 +80,13 @@ void forward(const PatchEmbedProblem& p) {
             embed_block<T>(p, runs, weight, bias.get(), first, first + kPatchRows < total ? kPatchRows : total - first);
         });
     }
-    Buffer<float> row(p.embed);
+    Buffer<float> row(p.embed), no_bias(p.embed);
+    fill_zero(no_bias.get(), p.embed);
     for (int64_t i = 0; i < p.prefix_tokens; ++i) {
         convert_row(row.get(), static_cast<const T*>(p.prefix) + i * p.embed, p.embed);
         const int64_t token = p.first_prefix_token() + i;
         for (int64_t b = 0; b < p.batch; ++b)
-            write_token(p, row.get(), position_of<T>(p, token), b * p.tokens() + token);
+            write_token(p, row.get(), no_bias.get(), position_of<T>(p, token), b * p.tokens() + token);
     }
 }
 

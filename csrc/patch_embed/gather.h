@@ -1,22 +1,26 @@
 // Reading patches out of the pixels and writing gradients back. A patch is a list of runs: pixels along a row of one
 // channel.
 #pragma once
+#include "core/buffer.h"
 #include "patch_embed/problem.h"
 #include "simd/convert.h"
 
 namespace vlmk::VLMK_ISA {
 
 struct Runs {
-    const PatchSource& source;
+    struct Run {
+        int64_t offset, channel;  // from the first pixel of the patch
+    };
     int64_t length, stride, count;
+    Buffer<Run> run;
 
     explicit Runs(const PatchSource& s)
-        : source(s), length(s.patch[2]), stride(s.pixel_stride[2]), count(s.channels * s.patch[0] * s.patch[1]) {}
-
-    int64_t channel(int64_t run) const { return run / (source.patch[0] * source.patch[1]); }
-    int64_t offset(int64_t run) const {
-        const int64_t row = run % source.patch[1], frame = run / source.patch[1] % source.patch[0];
-        return channel(run) * source.channel_stride + frame * source.pixel_stride[0] + row * source.pixel_stride[1];
+        : length(s.patch[2]), stride(s.pixel_stride[2]), count(s.channels * s.patch[0] * s.patch[1]), run(count) {
+        int64_t i = 0;
+        for (int64_t c = 0; c < s.channels; ++c)
+            for (int64_t frame = 0; frame < s.patch[0]; ++frame)
+                for (int64_t row = 0; row < s.patch[1]; ++row)
+                    run[i++] = {c * s.channel_stride + frame * s.pixel_stride[0] + row * s.pixel_stride[1], c};
     }
 };
 
@@ -45,9 +49,9 @@ template <class T>
 inline void gather(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, int64_t first, int64_t last,
                    float* to) {
     const T* from = static_cast<const T*>(p.source.data) + patch_offset(p.source, patch);
-    for (int64_t run = first; run < last; ++run, to += runs.length) {
-        const int64_t c = runs.channel(run);
-        gather_run(to, from + runs.offset(run), runs.length, runs.stride, p.scale[c], p.shift[c]);
+    for (int64_t i = first; i < last; ++i, to += runs.length) {
+        const auto [offset, channel] = runs.run[i];
+        gather_run(to, from + offset, runs.length, runs.stride, p.scale[channel], p.shift[channel]);
     }
 }
 
@@ -69,10 +73,9 @@ inline void gather_any(const PatchEmbedProblem& p, const Runs& runs, int64_t pat
 template <class T>
 inline void scatter(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, const float* from) {
     T* to = static_cast<T*>(p.grad_pixels) + patch_offset(p.source, patch);
-    for (int64_t run = 0; run < runs.count; ++run, from += runs.length) {
-        T* pixels = to + runs.offset(run);
-        const float scale = p.scale[runs.channel(run)];
-        for (int64_t i = 0; i < runs.length; ++i) from_float(from[i] * scale, pixels[i * runs.stride]);
+    for (int64_t r = 0; r < runs.count; ++r, from += runs.length) {
+        const auto [offset, channel] = runs.run[r];
+        for (int64_t i = 0; i < runs.length; ++i) from_float(from[i] * p.scale[channel], to[offset + i * runs.stride]);
     }
 }
 

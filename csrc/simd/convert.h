@@ -6,13 +6,33 @@
 namespace vlmk::VLMK_ISA {
 
 inline Vec load(const float* from) { return load_as<Vec>(from); }
-inline Vec load(const bf16* from) { return (Vec)(__builtin_convertvector(load_as<HalfBits>(from), UintVec) << 16); }
-inline Vec load(const uint8_t* from) {
-    return __builtin_convertvector(__builtin_convertvector(load_as<ByteVec>(from), IntVec), Vec);
+// Small unsigned numbers as 32-bit ones; compilers do this in pieces.
+inline UintVec widen(HalfBits v) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return (UintVec)_mm512_cvtepu16_epi32((__m256i)v);
+#elif VLMK_LANES == 8 && defined(__AVX2__)
+    return (UintVec)_mm256_cvtepu16_epi32((__m128i)v);
+#else
+    return __builtin_convertvector(v, UintVec);
+#endif
 }
+inline UintVec widen(ByteVec v) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return (UintVec)_mm512_cvtepu8_epi32((__m128i)v);
+#elif VLMK_LANES == 8 && defined(__AVX2__)
+    return (UintVec)_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(load_as<long long>(&v)));
+#else
+    return __builtin_convertvector(__builtin_convertvector(v, HalfBits), UintVec);
+#endif
+}
+
+inline Vec from_bf16_bits(HalfBits bits) { return (Vec)(widen(bits) << 16); }
+inline Vec from_bytes(ByteVec bytes) { return __builtin_convertvector((IntVec)widen(bytes), Vec); }
+inline Vec load(const bf16* from) { return from_bf16_bits(load_as<HalfBits>(from)); }
+inline Vec load(const uint8_t* from) { return from_bytes(load_as<ByteVec>(from)); }
 inline Vec load(const f16* from) {
 #if VLMK_LANES == 16 && defined(__AVX512F__)
-    return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+    return (Vec)_mm512_cvtph_ps(load_as<__m256i>(from));
 #elif VLMK_LANES == 8 && defined(__F16C__)
     return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #else
@@ -48,7 +68,34 @@ inline void store(f16* to, Vec v) {
 #endif
 }
 
-// The first `count` lanes; the others read as zero and are not written.
+// The first `count` lanes; the others read as zero and are not touched in memory.
+#if VLMK_LANES == 16 && defined(__AVX512BW__)
+inline __mmask16 first_lanes(int64_t count) { return static_cast<__mmask16>((1u << count) - 1u); }
+
+inline Vec load_partial(const float* from, int64_t count) {
+    return count >= kLanes ? load(from) : (Vec)_mm512_maskz_loadu_ps(first_lanes(count), from);
+}
+inline Vec load_partial(const uint8_t* from, int64_t count) {
+    return count >= kLanes ? load(from) : from_bytes((ByteVec)_mm_maskz_loadu_epi8(first_lanes(count), from));
+}
+inline Vec load_partial(const bf16* from, int64_t count) {
+    return count >= kLanes ? load(from) : from_bf16_bits((HalfBits)_mm256_maskz_loadu_epi16(first_lanes(count), from));
+}
+inline Vec load_partial(const f16* from, int64_t count) {
+    return count >= kLanes ? load(from) : (Vec)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(count), from));
+}
+inline void store_partial(float* to, Vec v, int64_t count) {
+    if (count >= kLanes) return store(to, v);
+    _mm512_mask_storeu_ps(to, first_lanes(count), (__m512)v);
+}
+template <class T>
+inline void store_partial(T* to, Vec v, int64_t count) {
+    if (count >= kLanes) return store(to, v);
+    T lanes[kLanes];
+    store(lanes, v);
+    _mm256_mask_storeu_epi16(to, first_lanes(count), load_as<__m256i>(lanes));
+}
+#else
 template <class T>
 inline Vec load_partial(const T* from, int64_t count) {
     if (count >= kLanes) return load(from);
@@ -63,6 +110,7 @@ inline void store_partial(T* to, Vec v, int64_t count) {
     store(lanes, v);
     std::memcpy(to, lanes, static_cast<size_t>(count) * sizeof(T));
 }
+#endif
 
 // to[i] = from[i] * factor for `count` numbers.
 template <class To, class From>

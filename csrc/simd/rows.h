@@ -119,8 +119,7 @@ class UnitColumns<Bf16Unit> {
     static UintVec pairs(const float* matrix, int64_t stride, int64_t rows, int64_t k) {
         const Vec low = 2 * k < rows ? load(matrix + 2 * k * stride) : Vec{};
         const Vec high = 2 * k + 1 < rows ? load(matrix + (2 * k + 1) * stride) : Vec{};
-        return __builtin_convertvector(to_bf16_bits(low), UintVec) |
-               __builtin_convertvector(to_bf16_bits(high), UintVec) << 16;
+        return widen(to_bf16_bits(low)) | widen(to_bf16_bits(high)) << 16;
     }
 
     int64_t stride_;
