@@ -48,7 +48,7 @@ void row_statistics(const Strip& s, Running& rows) {
         Vec sum{}, total{};
         for (int64_t j = 0; j < s.padded(); j += kLanes) {
             const Vec v = load(z + j);
-            sum += exp2((v - splat(reference)) * log2e);
+            sum += exp2_nonpositive((v - splat(reference)) * log2e);
             if (j + kLanes <= s.columns) total += v;
         }
         float tail = 0.0f;
@@ -67,7 +67,7 @@ void column_statistics(const Strip& s, float* peak, float* sum, float* total) {
         const Vec reference = select((IntVec)(largest == splat(-kInfinity)), splat(0.0f), largest);
         for (int64_t r = 0; r < s.rows; ++r) {
             const Vec v = load(s.row(r) + j);
-            exponentials += exp2((v - reference) * log2e);
+            exponentials += exp2_nonpositive((v - reference) * log2e);
             all += v;
         }
         store(peak + j, largest);
@@ -151,8 +151,9 @@ void backward(const InfoNceProblem& p) {
                 for (int64_t j = 0; j < s.padded(); j += kLanes) {
                     const int64_t column = s.first_column + j;
                     const Vec v = load(z + j);
-                    const Vec forward = exp2((v - row_shift) * log2e) * row_weight;
-                    const Vec backward = exp2((v - load(shift.get() + column)) * log2e) * load(weight.get() + column);
+                    const Vec forward = exp2_nonpositive((v - row_shift) * log2e) * row_weight;
+                    const Vec backward =
+                        exp2_nonpositive((v - load(shift.get() + column)) * log2e) * load(weight.get() + column);
                     const Vec g = forward + backward + row_constant + load(constant.get() + column);
                     store(z + j, g);
                     if (j + kLanes <= s.columns)

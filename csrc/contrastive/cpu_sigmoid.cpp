@@ -17,7 +17,7 @@ RowSums sigmoid_row(float* z, int64_t columns, float bias, bool want_loss) {
     float tail = 0.0f, dot_tail = 0.0f;
     for (int64_t j = 0; j < columns; j += kLanes) {
         const Vec v = load(z + j);
-        const Vec e = exp((Vec)((IntVec)v | (int32_t)0x80000000));
+        const Vec e = exp_nonpositive((Vec)((IntVec)v | (int32_t)0x80000000));
         const Vec inverse = splat(1.0f) / (splat(1.0f) + e);
         const Vec sigmoid = select((IntVec)(v >= splat(0.0f)), inverse, e * inverse);
         store(z + j, sigmoid);

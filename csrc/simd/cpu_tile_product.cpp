@@ -48,8 +48,18 @@ void block(bool accumulate, int64_t depth, Matrix<const uint32_t> a, Matrix<cons
     if constexpr (down && across) store_tile<3>(c.at(kTileRows, kTileRows), c.stride());
 }
 
-template <int kDown>
-void row_of_blocks(bool accumulate, Matrix<const uint32_t> a, const PackedB<Bf16Unit>& b, Matrix<float> c) {
+// All rows of C, `kAcross` tiles of its columns: B's tiles come from the first-level cache after the first rows.
+template <int kAcross>
+void column_of_blocks(bool accumulate, int64_t rows, int64_t depth, Matrix<const uint32_t> a, Matrix<const uint32_t> b,
+                      Matrix<float> c) {
+    int64_t i = 0;
+    for (; i + 2 * kTileRows <= rows; i += 2 * kTileRows)
+        block<2, kAcross>(accumulate, depth, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
+    if (i < rows) block<1, kAcross>(accumulate, depth, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
+}
+
+// `rows` is a multiple of the tile's.
+void whole_tiles(bool accumulate, int64_t rows, Matrix<const uint32_t> a, const PackedB<Bf16Unit>& b, Matrix<float> c) {
     for (int64_t p = 0; p < b.panels.count; ++p) {
         const int64_t width = b.panels.width(p) * kLanes, first = b.panels.first_vector(p) * kLanes;
         const Matrix<const uint32_t> panel{b.panel(p), width};
@@ -57,9 +67,9 @@ void row_of_blocks(bool accumulate, Matrix<const uint32_t> a, const PackedB<Bf16
             const Matrix<const uint32_t> right{panel.at(0, j), width};
             const Matrix<float> sums{c.at(0, first + j), c.row};
             if (j + kTileRows < width)
-                block<kDown, 2>(accumulate, b.depth, a, right, sums);
+                column_of_blocks<2>(accumulate, rows, b.depth, a, right, sums);
             else
-                block<kDown, 1>(accumulate, b.depth, a, right, sums);
+                column_of_blocks<1>(accumulate, rows, b.depth, a, right, sums);
         }
     }
 }
@@ -82,7 +92,7 @@ void last_rows(bool accumulate, int64_t rows, Matrix<const uint32_t> a, const Pa
         else
             std::memset(sums.get() + i * columns, 0, sum_bytes);
     }
-    row_of_blocks<1>(accumulate, {left.get(), b.depth}, b, {sums.get(), columns});
+    whole_tiles(accumulate, kTileRows, {left.get(), b.depth}, b, {sums.get(), columns});
     for (int64_t i = 0; i < rows; ++i) std::memcpy(c.at(i, 0), sums.get() + i * columns, sum_bytes);
 }
 
@@ -92,14 +102,9 @@ void tile_product(bool accumulate, int64_t rows, const uint32_t* left, int64_t l
                   float* sums, int64_t sums_row) {
     const Matrix<const uint32_t> a{left, left_row};
     const Matrix<float> c{sums, sums_row};
-    int64_t i = 0;
-    for (; i + 2 * kTileRows <= rows; i += 2 * kTileRows)
-        row_of_blocks<2>(accumulate, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
-    if (i + kTileRows <= rows) {
-        row_of_blocks<1>(accumulate, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
-        i += kTileRows;
-    }
-    if (i < rows) last_rows(accumulate, rows - i, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
+    const int64_t whole = rows / kTileRows * kTileRows;
+    if (whole > 0) whole_tiles(accumulate, whole, a, b, c);
+    if (whole < rows) last_rows(accumulate, rows - whole, {a.at(whole, 0), a.row}, b, {c.at(whole, 0), c.row});
 }
 
 }  // namespace vlmk::VLMK_ISA

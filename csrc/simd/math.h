@@ -32,13 +32,13 @@ inline Vec exp2(Vec x) {
     return select((IntVec)(x == x), select((IntVec)(x >= splat(128.0f)), splat(kInfinity), tiny_is_zero), x);
 }
 
-// exp2 for x <= 0, in half the operations: what a softmax needs behind its maximum. Relative error below 2^-22; below
-// 2^-126 it may be 0 already; 0 for -inf, NaN for NaN; x may exceed 0 by rounding.
-inline Vec exp2_nonpositive(Vec x) {
+// 2^(x + small) for x <= 0 and a small that is at most some roundings of x. Relative error below 2^-22; below 2^-126 it
+// may be 0 already; 0 for -inf, NaN for NaN; x may exceed 0 a little.
+inline Vec exp2_nonpositive(Vec x, Vec small) {
 #if VLMK_LANES == 16 && defined(__AVX512DQ__)
     // The processor splits off the fraction and scales by the rest, -inf included.
     constexpr int kDown = 1, kQuiet = 8;
-    const Vec f = (Vec)_mm512_reduce_ps((__m512)x, kDown | kQuiet);  // x - floor(x), in [0, 1)
+    const Vec f = (Vec)_mm512_reduce_ps((__m512)x, kDown | kQuiet) + small;  // x - floor(x), in [0, 1)
     // Minimax polynomial of 2^f that is exactly 1 at 0: 8.2e-8 before rounding.
     Vec p = splat(1.867130211951263e-3f);
     p = p * f + splat(9.017029962529613e-3f);
@@ -52,7 +52,7 @@ inline Vec exp2_nonpositive(Vec x) {
     const Vec shifter = splat(12582912.0f + 127.0f);
     const Vec clamped = max(splat(-127.0f), x);
     const Vec rounded = clamped + shifter;
-    const Vec f = clamped - (rounded - shifter);  // in [-0.5, 0.5]
+    const Vec f = clamped - (rounded - shifter) + small;  // in [-0.5, 0.5]
     // Minimax polynomial of 2^f that is exactly 1 at 0: 9.2e-8 before rounding.
     Vec p = splat(1.326472719735565e-3f);
     p = p * f + splat(9.671512639651315e-3f);
@@ -63,6 +63,17 @@ inline Vec exp2_nonpositive(Vec x) {
     const Vec result = p * (Vec)((IntVec)rounded << 23);
     return (Vec)(~(IntVec)(x < splat(-126.0f)) & (IntVec)result);
 #endif
+}
+
+// exp2 for x <= 0, in half the operations: what a softmax needs behind its maximum.
+inline Vec exp2_nonpositive(Vec x) { return exp2_nonpositive(x, Vec{}); }
+
+// exp for x <= 0, with the error of exp2_nonpositive for all of them: what rounding takes from x log2 e is put back.
+inline Vec exp_nonpositive(Vec x) {
+    x = max(splat(-104.0f), x);  // 0 already, and finite
+    const Vec t = x * splat(kLog2E);
+    const Vec lost = fused_multiply_add(x, splat(kLog2E), -t) + x * splat(1.925963033500e-8f);
+    return exp2_nonpositive(t, lost);
 }
 
 inline Vec exp(Vec x) {

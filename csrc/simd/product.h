@@ -161,16 +161,18 @@ void product(bool accumulate, int64_t rows, const LeftSide<U>& left, const Packe
     const int64_t a_row = left.row, a_unit = left.unit, depth = b.depth;
     const int64_t tiles = (rows + kRows - 1) / kRows;
     for (int64_t p = 0; p < b.panels.count; ++p) {
-        const typename U::Unit* panel = b.panel(p);
+        const int64_t width = b.panels.width(p), panel_row = width * kLanes;
         float* c_panel = c + b.panels.first_vector(p) * kLanes;
-        for (int64_t t = 0, row = 0; t < tiles; ++t) {
-            const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);
-            const auto tile = detail::tile_of<U>(height, b.panels.width(p));
-            const int64_t panel_row = b.panels.width(p) * kLanes;
-            for (int64_t k = 0; k < depth || k == 0; k += kChain)
-                tile(depth - k < kChain ? depth - k : kChain, a + row * a_row + k * a_unit, a_row, a_unit,
-                     panel + k * panel_row, c_panel + row * c_row, c_row, accumulate || k > 0);
-            row += height;
+        // A stretch of the panel stays in the first-level cache while all rows pass.
+        for (int64_t k = 0; k < depth || k == 0; k += kChain) {
+            const int64_t length = depth - k < kChain ? depth - k : kChain;
+            for (int64_t t = 0, row = 0; t < tiles; ++t) {
+                const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);
+                detail::tile_of<U>(height, width)(length, a + row * a_row + k * a_unit, a_row, a_unit,
+                                                  b.panel(p) + k * panel_row, c_panel + row * c_row, c_row,
+                                                  accumulate || k > 0);
+                row += height;
+            }
         }
     }
 }

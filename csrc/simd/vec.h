@@ -44,6 +44,19 @@ inline Vec select(IntVec condition, Vec yes, Vec no) {
     return (Vec)((condition & (IntVec)yes) | (~condition & (IntVec)no));
 }
 
+// a b + c with one rounding.
+inline Vec fused_multiply_add(Vec a, Vec b, Vec c) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif VLMK_LANES == 8 && defined(__FMA__)
+    return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    Vec sum;
+    for (int i = 0; i < kLanes; ++i) sum[i] = __builtin_fmaf(a[i], b[i], c[i]);
+    return sum;
+#endif
+}
+
 // Largest and smallest; the second argument where either is NaN.
 inline Vec max(Vec a, Vec b) {
 #if VLMK_LANES == 16 && defined(__AVX512F__)
