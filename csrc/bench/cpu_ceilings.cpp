@@ -44,7 +44,28 @@ CeilingWork multiply_add_work(int64_t rounds) {
 }
 
 CeilingWork bf16_dot_work(int64_t rounds) {
-#if VLMK_BF16_DOT && defined(__AVX512BF16__)
+#if VLMK_BF16_TILES && !defined(VLMK_EMULATE_AVX512)
+    const ProductScope scope;
+    uint32_t ones[kTileRows * kTileRows];
+    for (uint32_t& pair : ones) pair = 0x3f803f80u;
+    load_tile<4>(ones, kTileBytes);
+    load_tile<5>(ones, kTileBytes);
+    load_tile<6>(ones, kTileBytes);
+    load_tile<7>(ones, kTileBytes);
+    zero_tile<0>();
+    zero_tile<1>();
+    zero_tile<2>();
+    zero_tile<3>();
+    for (int64_t round = 0; round < rounds; ++round) {
+        multiply_tiles<0, 4, 6>();
+        multiply_tiles<1, 4, 7>();
+        multiply_tiles<2, 5, 6>();
+        multiply_tiles<3, 5, 7>();
+    }
+    float sums[kTileRows * kTileRows];
+    store_tile<3>(sums, kTileBytes);
+    return {4.0 * 2.0 * kTileRows * kTileRows * 2 * kTileRows * static_cast<double>(rounds), sums[0]};
+#elif VLMK_BF16_DOT && defined(__AVX512BF16__)
     const UintVec a = UintVec{} + (rounds > 0 ? 0x3c003c00u : 0u), b = UintVec{} + 0x3c803c80u;
     const float witness = run_chains(rounds, [&](Vec chain) { return Bf16Unit::multiply_add(chain, a, b); });
     return {4.0 * kLanes * kChains * static_cast<double>(rounds), witness};

@@ -34,13 +34,13 @@ def test_work_is_counted_for_all_threads(native: Any, threads: int) -> None:
 
 def test_every_instruction_set_has_its_own_ceiling(native: Any) -> None:
     before = native.active_isa()
-    lanes = {"baseline": 4, "avx2": 8, "avx512": 16, "avx512_bf16": 16}
+    lanes = {"baseline": 4, "avx2": 8, "avx512": 16, "avx512_bf16": 16, "amx_bf16": 16}
     try:
         for isa in native.available_isas():
             native.set_active_isa(isa)
             work = native.ceiling_multiply_add(10, 1)[0]
             assert work % (2 * lanes[isa] * 10) == 0
-            has_dot = isa == "avx512_bf16" and not native.build["emulated_avx512"]
+            has_dot = isa in ("avx512_bf16", "amx_bf16") and not native.build["emulated_avx512"]
             assert (native.ceiling_bf16_dot(10, 1)[0] > 0) == has_dot
             found = measure_ceilings(1, QUICK_CEILINGS)
             assert found.isa == isa
