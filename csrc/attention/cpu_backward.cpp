@@ -5,6 +5,7 @@
 // one order.
 #include "attention/blocks.h"
 #include "attention/mask.h"
+#include "core/dispatch.h"
 #include "core/parallel.h"
 #include "simd/pack.h"
 #include "simd/rows.h"
@@ -204,17 +205,17 @@ void backward(const AttentionProblem& p) {
     }
     const int64_t heads = p.batch * p.heads_k;
     if (heads == 0) return;
-    const int64_t chunks = chunks_of(p, KeyBlocks(p.seqlen_k));
+    const int64_t chunks = chunks_of(p, KeyBlocks(p.seqlen_k, p.head_dim));
     if (chunks == 1 || p.cu_seqlens_q != nullptr) {
         parallel_for(heads, p.threads, [&](int64_t task) {
             const Sequence s(p, task / p.heads_k);
-            const KeyBlocks blocks(s.seqlen_k);
+            const KeyBlocks blocks(s.seqlen_k, p.head_dim);
             backward_chunk<T>(p, s, task % p.heads_k, blocks, {0, blocks.count}, nullptr);
         });
         return;
     }
     // Few heads: the chunks of a head run side by side, each with its own part of dQ.
-    const KeyBlocks blocks(p.seqlen_k);
+    const KeyBlocks blocks(p.seqlen_k, p.head_dim);
     const int64_t chunk_stride = p.heads_q / p.heads_k * p.seqlen_q * p.head_dim;
     Buffer<float> partial(heads * chunks * chunk_stride);
     parallel_for(heads * chunks, p.threads, [&](int64_t task) {
@@ -231,14 +232,7 @@ void backward(const AttentionProblem& p) {
 }  // namespace
 
 void attention_backward(const AttentionProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return backward<bf16>(problem);
-        case DType::f16:
-            return backward<f16>(problem);
-        default:
-            return backward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { backward<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -4,6 +4,7 @@
 #include "attention/blocks.h"
 #include "attention/mask.h"
 #include "attention/softmax.h"
+#include "core/dispatch.h"
 #include "core/parallel.h"
 #include "simd/pack.h"
 #include "simd/rows.h"
@@ -149,7 +150,7 @@ void attend_heads(const AttentionProblem& p, int64_t first, int64_t last) {
         const Sequence s(p, index / p.heads_k);
         const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kForwardRows>(p, s);
         if (blocks_of_rows == 0) continue;
-        const KeyBlocks blocks(s.seqlen_k);
+        const KeyBlocks blocks(s.seqlen_k, p.head_dim);
         PackedKeys<T> packed(blocks, p.head_dim);
         for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
         for (int64_t r = 0; r < blocks_of_rows; ++r) {
@@ -175,7 +176,7 @@ void forward(const AttentionProblem& p) {
     for (int64_t task = 0; task < heads; ++task) {
         const Sequence s(p, task / p.heads_k);
         const int64_t head = task % p.heads_k;
-        const KeyBlocks blocks(s.seqlen_k);
+        const KeyBlocks blocks(s.seqlen_k, p.head_dim);
         PackedKeys<T> packed(blocks, p.head_dim);
         parallel_for(blocks.count, p.threads, [&](int64_t b) { packed.pack_block(p, s, head, b); });
         parallel_for(row_blocks<kForwardRows>(p, s), p.threads, [&](int64_t r) {
@@ -188,14 +189,7 @@ void forward(const AttentionProblem& p) {
 }  // namespace
 
 void attention_forward(const AttentionProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return forward<bf16>(problem);
-        case DType::f16:
-            return forward<f16>(problem);
-        default:
-            return forward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { forward<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

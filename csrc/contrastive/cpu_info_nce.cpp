@@ -3,6 +3,7 @@
 //     G_ij = dlse_i P_ij + dlse'_j Q_ij + [positive] (dtarget_i / k_i + dtarget'_j / k'_j) + dmean_i / N + dmean'_j /
 //     M, P_ij = exp(z_ij - lse_i),  Q_ij = exp(z_ij - lse'_j).
 #include "contrastive/tiles.h"
+#include "core/dispatch.h"
 
 namespace vlmk::VLMK_ISA {
 namespace {
@@ -79,10 +80,10 @@ void column_statistics(const Strip& s, float* peak, float* sum, float* total) {
 template <class T>
 void forward(const InfoNceProblem& p) {
     Running rows(p.image.count), columns(p.text.count);
-    constexpr int64_t kStrips = kTile / kStrip;
-    const int64_t part = (p.text.count < kTile ? p.text.count : kTile) / kLanes * kLanes + kLanes;
-    Buffer<float> peaks(kStrips * part), sums(kStrips * part), totals(kStrips * part), targets(kStrips * part),
-        counts(kStrips * part);
+    const int64_t side = tile_side(), strips = side / kStrip;
+    const int64_t part = (p.text.count < side ? p.text.count : side) / kLanes * kLanes + kLanes;
+    Buffer<float> peaks(strips * part), sums(strips * part), totals(strips * part), targets(strips * part),
+        counts(strips * part);
 
     walk<T>(
         p, false,
@@ -100,8 +101,8 @@ void forward(const InfoNceProblem& p) {
                 counts[at + j] += 1.0f;
             });
         },
-        [&](int64_t first, int64_t count, int64_t strips) {
-            for (int64_t s = 0; s < strips; ++s)
+        [&](int64_t first, int64_t count, int64_t filled) {
+            for (int64_t s = 0; s < filled; ++s)
                 for (int64_t j = 0; j < count; ++j) {
                     columns.merge(first + j, peaks[s * part + j], sums[s * part + j]);
                     columns.total[first + j] += totals[s * part + j];
@@ -174,25 +175,11 @@ void backward(const InfoNceProblem& p) {
 }  // namespace
 
 void info_nce_forward(const InfoNceProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return forward<bf16>(problem);
-        case DType::f16:
-            return forward<f16>(problem);
-        default:
-            return forward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { forward<decltype(number)>(problem); });
 }
 
 void info_nce_backward(const InfoNceProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return backward<bf16>(problem);
-        case DType::f16:
-            return backward<f16>(problem);
-        default:
-            return backward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { backward<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -2,6 +2,7 @@
 // logits.
 //     loss_i = sum_j softplus(z_ij) - sum over positives z_ij,   G_ij = weight_i (sigmoid(z_ij) - [positive]).
 #include "contrastive/tiles.h"
+#include "core/dispatch.h"
 
 namespace vlmk::VLMK_ISA {
 namespace {
@@ -80,14 +81,7 @@ void run(const SigmoidProblem& p) {
 }  // namespace
 
 void sigmoid_loss(const SigmoidProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return run<bf16>(problem);
-        case DType::f16:
-            return run<f16>(problem);
-        default:
-            return run<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { run<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

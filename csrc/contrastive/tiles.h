@@ -111,8 +111,8 @@ void finish_gradient(const ContrastiveProblem& p, const Features& side, const Gr
 template <class T, class Loss, class AfterTile>
 void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const AfterTile& after_tile) {
     using U = typename UnitOf<T>::type;
-    const int64_t tile_rows = p.image.count < kTile ? p.image.count : kTile,
-                  tile_columns = p.text.count < kTile ? p.text.count : kTile;
+    const int64_t side = tile_side(), tile_rows = p.image.count < side ? p.image.count : side,
+                  tile_columns = p.text.count < side ? p.text.count : side;
     const int64_t stride = spread_stride(tile_columns);
     const Panels feature_panels(p.dim);
     Buffer<float> tile(tile_rows * stride);
@@ -122,8 +122,8 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
     const GradientSum<T> grad_image(p.image, p.dim, gradients), grad_text(p.text, p.dim, gradients);
     if (gradients && p.image.count > 0) fill_zero(p.scale_dot, p.image.count);
 
-    for (int64_t tc = 0; tc < blocks_of(p.text.count, kTile); ++tc) {
-        const int64_t first_column = tc * kTile, columns = block_length(p.text.count, kTile, tc);
+    for (int64_t tc = 0; tc < blocks_of(p.text.count, side); ++tc) {
+        const int64_t first_column = tc * side, columns = block_length(p.text.count, side, tc);
         const T* text = static_cast<const T*>(p.text.data) + first_column * p.text.row_stride;
         const Panels panels(columns);
         parallel_for(panels.count, p.threads, [&](int64_t panel) {
@@ -132,8 +132,8 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
         if (gradients) pack<U>(text_rows.get(), feature_panels, text, p.text.row_stride, columns);
         const PackedB<U> text_right{panels, units<U>(p.dim), text_columns.get()};
 
-        for (int64_t tr = 0; tr < blocks_of(p.image.count, kTile); ++tr) {
-            const int64_t first_row = tr * kTile, rows = block_length(p.image.count, kTile, tr);
+        for (int64_t tr = 0; tr < blocks_of(p.image.count, side); ++tr) {
+            const int64_t first_row = tr * side, rows = block_length(p.image.count, side, tr);
             const T* image = static_cast<const T*>(p.image.data) + first_row * p.image.row_stride;
             const int64_t strips = blocks_of(rows, kStrip);
             parallel_for(strips, p.threads, [&](int64_t index) {

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/buffer.h"
+#include "core/dispatch.h"
 #include "core/parallel.h"
 #include "merge_attention/problem.h"
 #include "simd/convert.h"
@@ -131,25 +132,11 @@ void backward(const MergeProblem& p) {
 }  // namespace
 
 void merge_attention_forward(const MergeProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return forward<bf16>(problem);
-        case DType::f16:
-            return forward<f16>(problem);
-        default:
-            return forward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { forward<decltype(number)>(problem); });
 }
 
 void merge_attention_backward(const MergeProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return backward<bf16>(problem);
-        case DType::f16:
-            return backward<f16>(problem);
-        default:
-            return backward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { backward<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -2,6 +2,7 @@
 //     dW = sum over patches of dOut x pixels,   dPixels = dOut W,
 //     dPosition, dPrefix = sums over the batch,  dBias = sum over all patch tokens.
 // Every sum has one owner and one order.
+#include "core/dispatch.h"
 #include "core/parallel.h"
 #include "patch_embed/blocks.h"
 #include "patch_embed/gather.h"
@@ -14,14 +15,9 @@ namespace {
 // The gradient of one token in fp32.
 void load_grad(const PatchEmbedProblem& p, int64_t batch, int64_t token, float* to) {
     const int64_t offset = (batch * p.tokens() + token) * p.embed;
-    switch (p.out_dtype) {
-        case DType::bf16:
-            return convert_row(to, static_cast<const bf16*>(p.grad_out) + offset, p.embed);
-        case DType::f16:
-            return convert_row(to, static_cast<const f16*>(p.grad_out) + offset, p.embed);
-        default:
-            return convert_row(to, static_cast<const float*>(p.grad_out) + offset, p.embed);
-    }
+    with_float_type(p.out_dtype, [&](auto number) {
+        convert_row(to, static_cast<const decltype(number)*>(p.grad_out) + offset, p.embed);
+    });
 }
 
 // Gradients of consecutive patches as rows of `stride` floats, zero behind the embedding.
@@ -50,14 +46,14 @@ void weight_gradient(const PatchEmbedProblem& p, const Runs& runs, int64_t first
     using U = typename UnitOf<T>::type;
     const int64_t width = (last_run - first_run) * runs.length, embed = p.embed, total = p.batch * p.source.patches();
     const Panels panels(width);
-    const int64_t stride = panels.padded_columns(), grad_stride = spread_stride(embed);
-    Buffer<float> pixels(kGradientPatches * stride), grads(kGradientPatches * grad_stride), sum(embed * stride);
-    Buffer<typename U::Unit> packed(packed_size<U>(kGradientPatches, width));
-    UnitColumns<U> columns(kGradientPatches, grad_stride);
+    const int64_t stride = panels.padded_columns(), grad_stride = spread_stride(embed), block = gradient_patches(embed);
+    Buffer<float> pixels(block * stride), grads(block * grad_stride), sum(embed * stride);
+    Buffer<typename U::Unit> packed(packed_size<U>(block, width));
+    UnitColumns<U> columns(block, grad_stride);
     fill_zero(sum.get(), embed * stride);
     const ProductScope scope;
-    for (int64_t first = 0; first < total; first += kGradientPatches) {
-        const int64_t count = first + kGradientPatches < total ? kGradientPatches : total - first;
+    for (int64_t first = 0; first < total; first += block) {
+        const int64_t count = first + block < total ? block : total - first;
         for (int64_t r = 0; r < count; ++r) {
             float* to = pixels.get() + r * stride;
             gather_any(p, runs, first + r, first_run, last_run, to);
@@ -146,14 +142,7 @@ void backward(const PatchEmbedProblem& p) {
 }  // namespace
 
 void patch_embed_backward(const PatchEmbedProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return backward<bf16>(problem);
-        case DType::f16:
-            return backward<f16>(problem);
-        default:
-            return backward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { backward<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -1,5 +1,6 @@
 // Patch embedding forward on the CPU: blocks of patches are gathered, normalised and multiplied with the packed weight;
 // bias, position and prefix tokens are added on the way out.
+#include "core/dispatch.h"
 #include "core/parallel.h"
 #include "patch_embed/blocks.h"
 #include "patch_embed/gather.h"
@@ -20,14 +21,7 @@ void write_token(const PatchEmbedProblem& p, const float* row, const float* bias
             store_partial(to + i, addend == nullptr ? sum : sum + load_partial(addend + i, count), count);
         }
     };
-    switch (p.out_dtype) {
-        case DType::bf16:
-            return write(static_cast<bf16*>(p.out) + token * width);
-        case DType::f16:
-            return write(static_cast<f16*>(p.out) + token * width);
-        default:
-            return write(static_cast<float*>(p.out) + token * width);
-    }
+    with_float_type(p.out_dtype, [&](auto number) { write(static_cast<decltype(number)*>(p.out) + token * width); });
 }
 
 template <class T>
@@ -93,14 +87,7 @@ void forward(const PatchEmbedProblem& p) {
 }  // namespace
 
 void patch_embed_forward(const PatchEmbedProblem& problem) {
-    switch (problem.dtype) {
-        case DType::bf16:
-            return forward<bf16>(problem);
-        case DType::f16:
-            return forward<f16>(problem);
-        default:
-            return forward<float>(problem);
-    }
+    with_float_type(problem.dtype, [&](auto number) { forward<decltype(number)>(problem); });
 }
 
 }  // namespace vlmk::VLMK_ISA

@@ -2,6 +2,7 @@
 // channel.
 #pragma once
 #include "core/buffer.h"
+#include "core/dispatch.h"
 #include "patch_embed/problem.h"
 #include "simd/convert.h"
 
@@ -57,16 +58,8 @@ inline void gather(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, 
 
 inline void gather_any(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, int64_t first, int64_t last,
                        float* to) {
-    switch (p.source.dtype) {
-        case DType::u8:
-            return gather<uint8_t>(p, runs, patch, first, last, to);
-        case DType::bf16:
-            return gather<bf16>(p, runs, patch, first, last, to);
-        case DType::f16:
-            return gather<f16>(p, runs, patch, first, last, to);
-        default:
-            return gather<float>(p, runs, patch, first, last, to);
-    }
+    if (p.source.dtype == DType::u8) return gather<uint8_t>(p, runs, patch, first, last, to);
+    with_float_type(p.source.dtype, [&](auto number) { gather<decltype(number)>(p, runs, patch, first, last, to); });
 }
 
 // The gradient of a whole patch, to where its pixels are.
