@@ -37,8 +37,9 @@ void check_launch(const KernelInfo& kernel, const LaunchOptions& options, size_t
 }
 
 void collect(Block& block, const ModuleImpl& module, Report& result) {
-    for (auto& [key, finding] : block.findings) {
-        const auto op = static_cast<uint32_t>(key);
+    for (auto& entry : block.findings) {  // C++17 lets no lambda take the names of a structured binding
+        const auto op = static_cast<uint32_t>(entry.first);
+        Finding& finding = entry.second;
         const SourceLine& source = block.program->sources[op];
         auto known = std::find_if(result.findings.begin(), result.findings.end(), [&](const Finding& f) {
             return f.kind == finding.kind && f.ptx_line == source.ptx_line && f.instruction == source.text;

@@ -90,7 +90,7 @@ inline float multiply_add(float a, float b, float c) {
     return a * b + c;  // the product is exact anyway
 #endif
 }
-inline double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
+[[maybe_unused]] inline double multiply_add(double a, double b, double c) { return __builtin_fma(a, b, c); }
 inline int32_t multiply_add(int32_t a, int32_t b, int32_t c) {
     return static_cast<int32_t>(static_cast<uint32_t>(a) * static_cast<uint32_t>(b) + static_cast<uint32_t>(c));
 }
