@@ -14,6 +14,7 @@
 #include "attention/forward_launch.h"
 #include "attention/mask.cuh"
 #include "attention/row_copy.cuh"
+#include "attention/sight.cuh"
 #include "attention/tiles.h"
 #include "gpu/mma.cuh"
 #include "gpu/operands.cuh"
@@ -46,9 +47,6 @@ class Forward {
         LeftFragment<T, 16> steps[kDepthSteps];
         LeftFragment<T, 8> tail;
     };
-    struct Place {
-        int head, position;
-    };
 
   public:
     VLMK_DEVICE explicit Forward(const ForwardLaunch& launch) : launch_(launch), p_(launch.problem) {
@@ -63,24 +61,25 @@ class Forward {
         if (rows_ <= 0) return;
         plan_keys();
         for (int i = 0; i < kRows; ++i) minus_reference_[i] = infinity(), sum_[i] = 0.0f;
-        start_loads();
+        int tile = searches_ ? find_visible(0) : 0;
+        start_loads(tile);
 
-        int tile = 0;
-        bool landed = false;  // the block of keys that the fast way has given up
-        for (;;) {
+        while (tile < tiles_) {
+            if (searches_) look_ahead(tile);
+            bool given_up = false;
             if (tile >= fast_begin_)
-                for (; tile < fast_end_; ++tile) {
+                for (; tile < fast_end_; tile += step_) {
                     advance(tile);
-                    if (!fast_step()) {
-                        landed = true;
-                        break;
-                    }
+                    given_up = !fast_step();
+                    if (given_up) break;
                 }
-            if (tile >= tiles_) break;
-            if (!landed) advance(tile);
-            landed = false;
+            if (!given_up) {
+                if (searches_ && fast_end_ > 0) continue;  // that was the one
+                if (tile >= tiles_) break;
+                advance(tile);
+            }
             careful_step(tile);
-            ++tile;
+            tile += step_;
         }
         finish();
     }
@@ -142,14 +141,15 @@ class Forward {
         const Reach warp = reach(warp_row_, warp_row_ + kTile.warp_rows());
         some_ = warp.some;
         const int origin = key_of(0);  // where the first block would start if it were full
-        fast_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
-        fast_end_ = min(tiles_, max(warp.every.high - origin, 0) / kKeys);
-        if (!active_ || always_careful()) fast_end_ = 0;
+        reach_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
+        reach_end_ = min(tiles_, max(warp.every.high - origin, 0) / kKeys);
+        if (!active_ || p_.softcap != 0.0f || any_padding()) reach_end_ = 0;
+        fast_begin_ = reach_begin_, fast_end_ = reach_end_;
+        searches_ = p_.mask.data != nullptr || p_.visible.data != nullptr;
     }
 
-    // Masks that do not end at a row's own range.
-    VLMK_DEVICE bool always_careful() const {
-        if (p_.softcap != 0.0f || p_.mask.data != nullptr || p_.visible.data != nullptr) return true;
+    // Whether a row of the warp does not see padding keys.
+    VLMK_DEVICE bool any_padding() const {
         if (p_.query_padding.data == nullptr) return false;
         const int position = place(warp_row_ + lane_index() % kTile.warp_rows()).position;
         return __any_sync(
@@ -157,8 +157,35 @@ class Forward {
             p_.query_padding.data[s_.index * p_.query_padding.batch_stride + position * p_.query_padding.row_stride]);
     }
 
+    VLMK_DEVICE int first_key(int tile) const { return tile == 0 ? first_key_ : key_of(tile); }
+    VLMK_DEVICE int key_count(int tile) const { return tile == 0 ? first_keys_ : kKeys; }
+
     // The first key of a block behind the first one.
     VLMK_DEVICE int key_of(int tile) const { return first_key_ + first_keys_ + (tile - 1) * kKeys; }
+
+    // --- mask tensors: only blocks of keys that a row of the block sees are loaded ---
+
+    // The next block of keys from `tile` on that is seen, or tiles_; sight_ is then the warp's of it.
+    VLMK_DEVICE int find_visible(int tile) {
+        for (; tile < tiles_; ++tile) {
+            sight_ = active_ ? look(p_, s_, first_key(tile), key_count(tile), kTile.warp_rows(),
+                                    [&](int row) { return place(warp_row_ + row); })
+                             : Sight{false, false};
+            if (__syncthreads_or(sight_.some)) break;
+        }
+        return tile;
+    }
+
+    // Finds the block after `tile`, and whether `tile` can go the fast way.
+    VLMK_DEVICE void look_ahead(int tile) {
+        sees_some_ = sight_.some;
+        const bool fast = sight_.every && reach_begin_ <= tile && tile < reach_end_;
+        const int next = find_visible(tile + 1);
+        step_ = next - tile;
+        if (next < tiles_) point_at(next);
+        fast_begin_ = tile;
+        fast_end_ = fast ? tile + 1 : 0;
+    }
 
     // --- loads ---
 
@@ -171,7 +198,7 @@ class Forward {
     }
 
     // Queries, and the first block of keys and values.
-    VLMK_DEVICE void start_loads() {
+    VLMK_DEVICE void start_loads(int tile) {
         const int columns = static_cast<int>(p_.head_dim);
         const int filled = (rows_ + kTile.warp_rows() - 1) / kTile.warp_rows() * kTile.warp_rows();
         QueryCopy(columns).part(queries(), rows_, filled, [&](int row) {
@@ -179,14 +206,12 @@ class Forward {
             return row_pointer<const T>(p_.query, s_, s_.first_q, at.head, at.position);
         });
         commit_copies();
-        if (tiles_ > 0) {
+        if (tile < tiles_) {
+            const int first = first_key(tile), count = key_count(tile), filled_keys = (count + 15) / 16 * 16;
             const Copy copy(columns);
-            const int filled_keys = (first_keys_ + 15) / 16 * 16;
-            copy.part(keys(0), first_keys_, filled_keys, [&](int row) { return rows_of(p_.key, first_key_ + row); });
-            copy.part(values(0), first_keys_, filled_keys,
-                      [&](int row) { return rows_of(p_.value, first_key_ + row); });
-            key_from_ = copy.start(rows_of(p_.key, key_of(1)), p_.key.row_stride);
-            value_from_ = copy.start(rows_of(p_.value, key_of(1)), p_.value.row_stride);
+            copy.part(keys(0), count, filled_keys, [&](int row) { return rows_of(p_.key, first + row); });
+            copy.part(values(0), count, filled_keys, [&](int row) { return rows_of(p_.value, first + row); });
+            point_at(tile + 1);
         }
         commit_copies();
         wait_copies<1>();
@@ -195,12 +220,19 @@ class Forward {
             if (active_) load_query(query_);
     }
 
+    // Loads go on from a block of keys.
+    VLMK_DEVICE void point_at(int tile) {
+        const Copy copy(static_cast<int>(p_.head_dim));
+        key_from_ = copy.start(rows_of(p_.key, key_of(tile)), p_.key.row_stride);
+        value_from_ = copy.start(rows_of(p_.value, key_of(tile)), p_.value.row_stride);
+    }
+
     // Waits for the block of keys, and starts the loads of the next.
     VLMK_DEVICE void advance(int tile) {
         wait_copies<0>();
         __syncthreads();
         stage_ = kStageBytes - stage_;
-        if (tile + 1 < tiles_) {
+        if (tile + step_ < tiles_) {
             const Copy copy(static_cast<int>(p_.head_dim));
             const uint32_t next = kStageBytes - stage_;
             const int key_stride = static_cast<int>(p_.key.row_stride) * static_cast<int>(sizeof(T));
@@ -333,8 +365,8 @@ class Forward {
     }
 
     VLMK_DEVICE void careful_step(int tile) {
-        if (!active_) return;
-        const int first = tile == 0 ? first_key_ : key_of(tile), count = tile == 0 ? first_keys_ : kKeys;
+        if (!active_ || !sees_some_) return;
+        const int first = first_key(tile), count = key_count(tile);
 #pragma unroll 1
         for (int row = 0; row < count; row += 16) {
             const int key = first + row;
@@ -460,7 +492,11 @@ class Forward {
     int first_row_, rows_, warp_row_;  // warp_row_ counts from first_row_
     bool active_;
     int first_key_, first_keys_, tiles_;
-    int fast_begin_, fast_end_;
+    int reach_begin_, reach_end_;  // blocks of keys that causality and window leave to all rows of the warp
+    int fast_begin_, fast_end_;    // blocks of keys for the fast way, as far as is known
+    int step_ = 1;                 // to the next block of keys
+    bool searches_, sees_some_ = true;
+    Sight sight_;
     Range some_;
     uint32_t base_, stage_ = kStageBytes;
     const char *key_from_ = nullptr, *value_from_ = nullptr;

@@ -8,6 +8,8 @@ import torch
 import vlmkernels as vk
 from vlmkernels import backends
 from vlmkernels.reference import merge as reference
+from vlmkernels.verify.grid import dense_attention
+from vlmkernels.verify.rule import compare
 
 pytestmark = [
     pytest.mark.cuda,
@@ -63,3 +65,78 @@ def test_gradients() -> None:
     wanted = torch.autograd.grad((expected, expected_lse), (outputs, lses), weights)
     for a, b in zip(found, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-2)
+
+
+def needs_attention(dtype: torch.dtype = torch.bfloat16) -> None:
+    if against := backends.reasons("cuda", "attention", "cuda", dtype):
+        pytest.skip("; ".join(against))
+
+
+def qkv(heads: int, sq: int, sk: int, d: int, dtype: torch.dtype = torch.bfloat16) -> list[torch.Tensor]:
+    return [torch.randn(2, heads, s, d, device="cuda").to(dtype) for s in (sq, sk, sk)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("d", [8, 40, 64, 72, 80, 88, 96, 104, 112, 120, 128, 200, 256])
+@pytest.mark.parametrize("kind", ["plain", "peaked", "growing"])
+def test_attention_of_long_sequences(d: int, dtype: torch.dtype, kind: str) -> None:
+    needs_attention(dtype)
+    for sq, sk in ((197, 197), (577, 577), (1601, 1601), (77, 4097)):
+        q, k, v = qkv(3, sq, sk, d)
+        if kind != "plain":
+            q, k = 3 * q, 3 * k
+        if kind == "growing":
+            k *= torch.linspace(0.05, 1, sk, device="cuda")[:, None]
+        q, k, v = (t.to(dtype) for t in (q, k, v))
+        found = vk.attention(q, k, v, return_lse=True)
+        assert torch.equal(vk.attention(q, k, v), found[0]), "the same bits, with and without the logsumexp"
+        everything = torch.ones(sq, sk, dtype=torch.bool, device="cuda")
+        peer = dense_attention(q, k, v, everything, None, None, None)
+        with backends.use_backend("reference"):
+            exact = vk.attention(q.double(), k.double(), v.double(), return_lse=True)
+        for name, f, p, e in zip(("out", "lse"), found, peer, exact, strict=True):
+            finding = compare(name, f, p, e)
+            assert finding.passed, f"{sq} x {sk}: {finding}"
+
+
+def test_attention_never_waits_for_the_gpu() -> None:
+    needs_attention()
+    q, k, v = (t[0].transpose(0, 1) for t in qkv(4, 300, 300, 72))
+    boundaries = torch.tensor([0, 100, 100, 290], dtype=torch.int32, device="cuda")
+    expected = vk.attention_varlen(q, k, v, boundaries, boundaries)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        out = vk.attention_varlen(q, k, v, boundaries, boundaries)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(out, expected)
+
+
+def test_attention_stays_within_its_tensors_whatever_the_boundaries() -> None:
+    needs_attention()
+    q, k, v = (t[0].transpose(0, 1) for t in qkv(4, 300, 300, 72))
+    for boundaries in ([0, -5, 1000], [7, 300, 20], [2**31 - 1, -(2**31), 0]):
+        wrong = torch.tensor(boundaries, dtype=torch.int32, device="cuda")
+        vk.attention_varlen(q, k, v, wrong, wrong)
+    torch.cuda.synchronize()
+
+
+def test_attention_in_a_graph() -> None:
+    needs_attention()
+    q, k, v = qkv(4, 257, 257, 80)
+    graph = torch.cuda.CUDAGraph()
+    vk.attention(q, k, v)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        out = vk.attention(q, k, v)
+    q.normal_()
+    graph.replay()
+    assert torch.equal(out, vk.attention(q, k, v))
+
+
+def test_attention_gives_the_same_bits_a_thousand_times() -> None:
+    needs_attention()
+    q, k, v = qkv(16, 729, 729, 72)
+    expected = vk.attention(q, k, v)
+    assert all(torch.equal(vk.attention(q, k, v), expected) for _ in range(1000))

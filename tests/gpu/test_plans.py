@@ -100,3 +100,76 @@ def test_parameters_are_the_problem() -> None:
     numbers = torch.frombuffer(bytearray(parameters[8:24]), dtype=torch.int64).tolist()
     assert numbers == [3, 8]
     assert int.from_bytes(parameters[56:64], "little") == outputs.data_ptr()
+
+
+def attention_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    def one(h: int, s: int) -> torch.Tensor:
+        return torch.zeros((s, h, d) if boundaries is not None else (1, h, s, d), dtype=dtype).expand(
+            (s, h, d) if boundaries is not None else (batch, h, s, d)
+        )
+
+    cu = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
+    q, k = one(heads, sq), one(key_heads, sk)
+    return backends.native.attention_forward_plan(  # type: ignore[no-any-return,union-attr]
+        q, k, k, q, None, None, None, None, None, cu, cu, 0, -1, -1, None, 0.0, 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("d", "kernel"),
+    [(8, "64_padded"), (56, "64_padded"), (120, "256_padded"), (136, "256_padded"), (256, "256_padded")]
+    + [(d, str(d)) for d in (64, 72, 80, 88, 96, 104, 112, 128)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+def test_attention_tile_by_head_dim(d: int, kernel: str, dtype: torch.dtype) -> None:
+    (found,) = attention_plan(100, 100, d, dtype=dtype)
+    name = str(dtype).removeprefix("torch.")
+    assert found["image"] == f"attention/forward_{name}"
+    assert found["kernel"] == f"attention_forward_{name}_{kernel}"
+    assert found["block"] == (128, 1, 1)
+    # Two blocks an SM of 164 KB (of which each takes 1 KB more) up to 112; one in 99 KB beyond.
+    assert found["shared_bytes"] <= (81 if d <= 112 else 99) * 1024
+
+
+def test_attention_blocks_share_the_rows_evenly() -> None:
+    """257 rows are nine warps: three blocks of three, not two of four and one of one."""
+    for s, blocks, rows in ((1, 1, 32), (50, 1, 64), (128, 1, 128), (197, 2, 128), (257, 3, 96), (577, 5, 128)):
+        (found,) = attention_plan(s, s, 64)
+        assert found["grid"] == (blocks * 4 * 2, 1, 1)
+        assert launch_numbers(found)[0] == rows
+
+
+def launch_numbers(found: dict[str, Any]) -> list[int]:
+    """ForwardLaunch behind the problem: rows and blocks of rows, heads together."""
+    numbers = torch.frombuffer(bytearray(found["parameters"]), dtype=torch.int32).tolist()
+    return numbers[-4:-1]
+
+
+def test_attention_heads_of_a_group_share_blocks_where_queries_are_few() -> None:
+    (found,) = attention_plan(1, 6404, 128, heads=32, key_heads=8)
+    assert found["grid"] == (8 * 2, 1, 1)
+    assert launch_numbers(found) == [32, 1, 4]
+    (found,) = attention_plan(1024, 1024, 128, heads=32, key_heads=8)
+    assert launch_numbers(found) == [128, 8, 1]
+
+
+def test_attention_of_packed_sequences_has_room_for_any_lengths() -> None:
+    (found,) = attention_plan(1000, 1000, 80, heads=3, key_heads=3, boundaries=[0, 64, 64, 700, 990])
+    rows, blocks, _ = launch_numbers(found)
+    assert blocks == 1000 // rows + 5
+    assert found["grid"] == (3 * blocks, 1, 1)
+
+
+def test_attention_without_rows_launches_nothing() -> None:
+    assert attention_plan(0, 5, 64) == []
+    assert attention_plan(5, 5, 64, batch=0) == []
+
+
+def test_attention_refuses_what_a_gpu_cannot_take() -> None:
+    q = torch.zeros(1, 1, 1, 64, dtype=torch.bfloat16)
+    many = q.expand(1, 1, 2**29 + 1, 64)
+    with pytest.raises(NotImplementedError, match="split the batch"):
+        backends.native.attention_forward_plan(many, q, q, many, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
+    shifted = torch.zeros(65 * 64, dtype=torch.bfloat16)[1:].as_strided((1, 1, 5, 64), (0, 0, 65, 1))
+    with pytest.raises(ValueError, match="16 bytes"):
+        backends.native.attention_forward_plan(shifted, q, q, shifted, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
