@@ -23,9 +23,9 @@ constexpr BackwardTile kKeyTiles[] = {
     {32, 2, 4, 64, 32},
     {64, 2, 4, 64, 16},
     // dK and dV of 32 keys no longer fit.
-    {72, 1, 4, 64, 32},
-    {80, 1, 4, 64, 32},
-    {88, 1, 4, 64, 32},
+    {72, 2, 4, 64, 16},
+    {80, 2, 4, 32, 16},
+    {88, 2, 4, 32, 16},
     {96, 1, 4, 64, 32},
     {104, 1, 4, 32, 32},
     {112, 1, 4, 32, 32},
@@ -38,6 +38,7 @@ constexpr BackwardTile kQueryTiles[] = {
     {96, 2, 4, 64, 16}, {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32}, {128, 1, 4, 32, 32}, {256, 1, 3, 16, 16},
 };
 constexpr int kLargestHeadDim = 256, kBothGradientsUpTo = 128;
+constexpr int kPlainUpTo = 128;  // beyond, kernels without masks would save too little of what they cost to build
 
 // The tile of the first head_dim that is large enough.
 constexpr BackwardTile backward_tile(Held held, int head_dim) {
@@ -46,15 +47,34 @@ constexpr BackwardTile backward_tile(Held held, int head_dim) {
     return *tile;
 }
 
+constexpr int backward_threads(Held held, int head_dim) { return backward_tile(held, head_dim).warps * 32; }
+
 constexpr int held_rows(const BackwardTile& tile) { return 16 * tile.row_blocks * tile.warps; }
 
 // Rows are an odd number of 16-byte chunks apart.
 constexpr int row_bytes(const BackwardTile& tile) { return (tile.head_dim / 8 | 1) * 16; }
 
-// What a block holds of one or both tensors of its side, and twice what streams by with 8 bytes of statistics a row:
+// Shared memory for the statistics of a query.
+constexpr int kStatisticsBytes = 16;
+
+// What a block holds of one or both tensors of its side, and twice what streams by with the statistics of queries:
 // one part is filled while the other is used.
-constexpr int backward_shared_bytes(const BackwardTile& tile, bool both_tensors) {
-    return (both_tensors ? 2 : 1) * held_rows(tile) * row_bytes(tile) + 2 * tile.streamed * (2 * row_bytes(tile) + 8);
+constexpr int backward_shared_bytes(const BackwardTile& tile, Held held, bool both_tensors) {
+    const int streamed_bytes = 2 * row_bytes(tile) + (held == Held::keys ? kStatisticsBytes : 0);
+    return (both_tensors ? 2 : 1) * held_rows(tile) * row_bytes(tile) + 2 * tile.streamed * streamed_bytes;
+}
+
+// One block for all keys of a head, where it can and every query sees every key: S and dP are computed once, for all
+// three gradients, and dQ is finished in the block. A warp has 32 keys, in registers as well as in shared memory.
+constexpr int kResidentHeadDim = 64, kResidentQueries = 64;
+constexpr int kResidentKeys[] = {
+    128,  // 92 KB: any GPU, and two blocks an SM from 228 KB
+    256,  // 146 KB: not on sm_86, 89 and 120
+};
+// Keys, values and dS; twice a tile of queries and output gradients.
+constexpr int resident_shared_bytes(int head_dim, int keys) {
+    const int row = (head_dim / 8 | 1) * 16, slope_row = (kResidentQueries / 8 | 1) * 16;
+    return keys * (2 * row + slope_row) + 2 * kResidentQueries * (2 * row + kStatisticsBytes);
 }
 
 // The kernel that runs first reads two rows: 8 lanes of 16 bytes are a line of 128 bytes.

@@ -13,6 +13,7 @@ AttentionProblem prepare_for_gpu(const AttentionProblem& problem);
 
 // For problems with rows; to be run one after the other.
 std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem);
-std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem);
+// `shared_bytes` is what a block of the GPU can have.
+std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem, int shared_bytes);
 
 }  // namespace vlmk

@@ -192,19 +192,19 @@ void run_cpu(const AttentionProblem& p, bool backward) {
     VLMK_CALL_ACTIVE_ISA(attention_forward, p)
 }
 
-std::vector<gpu::LaunchPlan> plan(const AttentionProblem& p, bool backward) {
-    return backward ? plan_attention_backward(p) : plan_attention_forward(p);
+std::vector<gpu::LaunchPlan> plan(const Execution& execution, const AttentionProblem& p, bool backward) {
+    return backward ? plan_attention_backward(p, execution.shared_bytes()) : plan_attention_forward(p);
 }
 
 void run(const Execution& execution, const AttentionProblem& p, bool backward) {
     const py::gil_scoped_release release;
     if (execution.on_cpu()) return run_cpu(p, backward);
-    for (const gpu::LaunchPlan& launch : plan(p, backward)) execution.run(launch);
+    for (const gpu::LaunchPlan& launch : plan(execution, p, backward)) execution.run(launch);
 }
 
-py::list plans_as_list(const AttentionProblem& p, bool backward) {
+py::list plans_as_list(const Execution& execution, const AttentionProblem& p, bool backward) {
     py::list plans;
-    for (const gpu::LaunchPlan& launch : plan(p, backward)) plans.append(plan_as_dict(launch));
+    for (const gpu::LaunchPlan& launch : plan(execution, p, backward)) plans.append(plan_as_dict(launch));
     return plans;
 }
 
@@ -240,7 +240,8 @@ py::list forward_plan(py::handle query, py::handle key, py::handle value, py::ha
                       int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    return plans_as_list(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
+    return plans_as_list(execution,
+                         forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
                                          key_padding, cu_seqlens_q, cu_seqlens_k, options),
                          false);
 }
@@ -254,6 +255,7 @@ py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle quer
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
     return plans_as_list(
+        execution,
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
                          mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
         true);
