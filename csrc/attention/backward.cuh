@@ -26,7 +26,7 @@ namespace vlmk::gpu {
 // times a positive factor.
 template <class T, Held kHeld, int kHeadDim, bool kFirst, bool kSecond, bool kMasked>
 class Backward {
-    static constexpr BackwardTile kTile = backward_tile(kHeld, kHeadDim);
+    static constexpr BackwardTile kTile = backward_tile(kHeld, kHeadDim, kMasked);
     static constexpr bool kKeys = kHeld == Held::keys;
     static constexpr int kM = kTile.row_blocks, kN = kTile.chunk / 8, kWarpRows = 16 * kM, kHeldRows = held_rows(kTile);
     static constexpr int kStreamed = kTile.streamed, kChunk = kTile.chunk, kThreads = kTile.warps * kWarpLanes;

@@ -10,9 +10,9 @@
         attention_backward_##name(const __grid_constant__ vlmk::BackwardLaunch launch) { \
         __VA_ARGS__;                                                                     \
     }
-#define VLMK_BACKWARD_SIDE(what, T, dtype, head_dim, held, ...)                                           \
-    VLMK_BACKWARD_KERNEL(what##_##dtype##_##head_dim, vlmk::backward_threads(vlmk::Held::held, head_dim), \
-                         vlmk::gpu::Backward<T, vlmk::Held::held, head_dim, __VA_ARGS__>(launch).run())
+#define VLMK_BACKWARD_SIDE(what, T, dtype, head_dim, held, first, second, masked)                                 \
+    VLMK_BACKWARD_KERNEL(what##_##dtype##_##head_dim, vlmk::backward_threads(vlmk::Held::held, head_dim, masked), \
+                         vlmk::gpu::Backward<T, vlmk::Held::held, head_dim, first, second, masked>(launch).run())
 #define VLMK_BACKWARD_HEAD_DIM(T, dtype, head_dim)                               \
     VLMK_BACKWARD_SIDE(keys, T, dtype, head_dim, keys, true, true, false)        \
     VLMK_BACKWARD_SIDE(queries, T, dtype, head_dim, queries, true, false, false) \

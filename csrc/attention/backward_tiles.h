@@ -33,6 +33,13 @@ constexpr BackwardTile kKeyTiles[] = {
     // dK and dV by a kernel each. 48 rows, so that 99 KB of shared memory are enough.
     {256, 1, 3, 16, 16},
 };
+// What masks need comes on top.
+constexpr BackwardTile kMaskedKeyTiles[] = {
+    {72, 1, 4, 64, 32},
+    {80, 1, 4, 64, 32},
+    {88, 1, 4, 64, 32},
+    {112, 1, 4, 32, 16},
+};
 constexpr BackwardTile kQueryTiles[] = {
     {32, 2, 4, 64, 32}, {64, 2, 4, 64, 32},  {72, 2, 4, 64, 32},  {80, 2, 4, 64, 32},  {88, 2, 4, 64, 32},
     {96, 2, 4, 64, 16}, {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32}, {128, 1, 4, 32, 32}, {256, 1, 3, 16, 16},
@@ -41,13 +48,18 @@ constexpr int kLargestHeadDim = 256, kBothGradientsUpTo = 128;
 constexpr int kPlainUpTo = 128;  // beyond, kernels without masks would save too little of what they cost to build
 
 // The tile of the first head_dim that is large enough.
-constexpr BackwardTile backward_tile(Held held, int head_dim) {
+constexpr BackwardTile backward_tile(Held held, int head_dim, bool masked) {
     const BackwardTile* tile = held == Held::keys ? kKeyTiles : kQueryTiles;
     while (tile->head_dim < head_dim) ++tile;
+    if (held == Held::keys && masked)
+        for (const BackwardTile& other : kMaskedKeyTiles)
+            if (other.head_dim == tile->head_dim) return other;
     return *tile;
 }
 
-constexpr int backward_threads(Held held, int head_dim) { return backward_tile(held, head_dim).warps * 32; }
+constexpr int backward_threads(Held held, int head_dim, bool masked) {
+    return backward_tile(held, head_dim, masked).warps * 32;
+}
 
 constexpr int held_rows(const BackwardTile& tile) { return 16 * tile.row_blocks * tile.warps; }
 

@@ -41,7 +41,8 @@ gpu::LaunchPlan plan_statistics(const AttentionProblem& p) {
 
 // A kernel whose blocks hold rows of one side: both of its tensors, or only the first.
 gpu::LaunchPlan plan_side(const AttentionProblem& p, Held held, const char* what, bool both_tensors) {
-    const BackwardTile tile = backward_tile(held, static_cast<int>(p.head_dim));
+    const bool masked = p.head_dim > kPlainUpTo || !is_plain(p);
+    const BackwardTile tile = backward_tile(held, static_cast<int>(p.head_dim), masked);
     const bool keys = held == Held::keys, packed = p.cu_seqlens_q != nullptr;
     const int64_t heads = keys ? p.heads_k : p.heads_q, rows = keys ? p.seqlen_k : p.seqlen_q;
     // As few blocks as a head needs, its rows dealt out evenly in whole warps. Packed sequences are as long as they are
@@ -52,7 +53,6 @@ gpu::LaunchPlan plan_side(const AttentionProblem& p, Held held, const char* what
     parameters.block_rows = static_cast<int>(ceil_divide(warps, ceil_divide(warps, tile.warps)) * warp_rows);
     parameters.row_blocks =
         static_cast<int>(packed ? rows / parameters.block_rows + sequences : ceil_divide(rows, parameters.block_rows));
-    const bool masked = tile.head_dim > kPlainUpTo || !is_plain(p);
     return launch(parameters, std::string(masked ? "masked_" : "") + what, "_" + std::to_string(tile.head_dim),
                   parameters.row_blocks * heads * (packed ? 1 : p.batch), tile.warps * 32,
                   backward_shared_bytes(tile, held, both_tensors));
