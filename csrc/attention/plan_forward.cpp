@@ -32,6 +32,11 @@ std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& prob
     launch.problem = prepare_for_gpu(problem);
     const AttentionProblem& p = launch.problem;
     const ForwardTile& tile = choose_tile(p.head_dim);
+    constexpr int64_t element_bytes = 2;
+    constexpr float kLog2E = 1.44269504088896341f;
+    launch.factor = p.scale * kLog2E;
+    launch.key_stride = static_cast<int>(p.key.row_stride * element_bytes);
+    launch.value_stride = static_cast<int>(p.value.row_stride * element_bytes);
     const int64_t group = p.heads_q / p.heads_k;
 
     int64_t blocks;

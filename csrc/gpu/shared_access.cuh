@@ -1,0 +1,32 @@
+// Registers from and to shared memory by address, without leaving the shared space.
+#pragma once
+#include "gpu/device.cuh"
+
+namespace vlmk::gpu {
+
+template <class Vector>
+VLMK_DEVICE Vector load_shared(uint32_t address);
+template <>
+VLMK_DEVICE float4 load_shared<float4>(uint32_t address) {
+    float4 v;
+    asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+                 : "r"(address)
+                 : "memory");
+    return v;
+}
+template <>
+VLMK_DEVICE uint4 load_shared<uint4>(uint32_t address) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(address)
+                 : "memory");
+    return v;
+}
+
+VLMK_DEVICE void store_shared(uint32_t address, uint32_t value) {
+    asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
+}  // namespace vlmk::gpu
