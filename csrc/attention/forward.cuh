@@ -106,7 +106,9 @@ class Forward {
     VLMK_DEVICE int find_work() {
         const uint32_t row_blocks = static_cast<uint32_t>(launch_.row_blocks);
         const int number = static_cast<int>(blockIdx.x % row_blocks);
-        const int others = static_cast<int>(blockIdx.x / row_blocks);
+        int others = static_cast<int>(blockIdx.x / row_blocks);
+        split_ = others % launch_.splits;
+        others /= launch_.splits;
         const int head_blocks = static_cast<int>(p_.heads_q) / launch_.heads_together;
         head_ = others % head_blocks * launch_.heads_together;
         key_head_ = head_ / static_cast<int>(p_.heads_q / p_.heads_k);
@@ -142,7 +144,12 @@ class Forward {
     VLMK_DEVICE Reach warp_reach() const { return reach(warp_row_, warp_row_ + kTile.warp_rows()); }
 
     VLMK_DEVICE void plan_keys() {
-        const Range block = reach(0, rows_).some;
+        Range block = reach(0, rows_).some;
+        if (launch_.splits > 1) {  // whole blocks of keys, but for the last one
+            const int part = (block.high - block.low + launch_.splits * kKeys - 1) / (launch_.splits * kKeys) * kKeys;
+            block.low += split_ * part;
+            block.high = min(block.high, block.low + part);
+        }
         const int count = max(0, block.high - block.low);
         tiles_ = (count + kKeys - 1) / kKeys;
         first_keys_ = count - (tiles_ - 1) * kKeys;
@@ -452,34 +459,66 @@ class Forward {
 
     // --- results ---
 
-    // O / sum goes through the shared memory of the queries, whose rows nobody else reads or writes, so that rows leave
-    // in whole.
     VLMK_DEVICE void finish() {
         wait_copies<0>();
         __syncthreads();
         if (!active_) return;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            const int row = warp_row_ + 8 * r + lane_index() / 4;
             const float sum = reduce_add<4>(sum_[r]);
             const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum;
 #pragma unroll
             for (int c = 0; c < kDim / 8; ++c) {
+                out_[r / 2][c].v[r % 2 * 2] *= normalise;
+                out_[r / 2][c].v[r % 2 * 2 + 1] *= normalise;
+            }
+            sum_[r] = logf(sum) - minus_reference_[r] * kLn2;  // the logsumexp
+        }
+        if (launch_.splits > 1)
+            store_part();
+        else
+            store_rows();
+    }
+
+    // A row's place in the logsumexps and in the workspace.
+    VLMK_DEVICE int64_t row_number(int row) const {
+        const Place at = place(row);
+        return lse_index(p_, s_, at.head, at.position);
+    }
+
+    VLMK_DEVICE void store_part() const {
+        const int64_t rows = partial_rows(p_), head_dim = p_.head_dim;
+        float* const lses = p_.workspace + launch_.splits * rows * head_dim;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const int row = warp_row_ + 8 * r + lane_index() / 4;
+            if (row >= rows_) continue;
+            const int64_t at = split_ * rows + row_number(row);
+            if (lane_index() % 4 == 0) lses[at] = sum_[r];
+            float* const to = p_.workspace + at * head_dim + lane_index() % 4 * 2;
+#pragma unroll
+            for (int c = 0; c < kDim / 8; ++c) {
+                const float* o = out_[r / 2][c].v + r % 2 * 2;
+                if (8 * c < head_dim) *reinterpret_cast<float2*>(to + 8 * c) = make_float2(o[0], o[1]);
+            }
+        }
+    }
+
+    // Through the shared memory of the queries, whose rows nobody else reads or writes any more, so that rows leave in
+    // whole.
+    VLMK_DEVICE void store_rows() const {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const int row = warp_row_ + 8 * r + lane_index() / 4;
+            if (p_.lse != nullptr && lane_index() % 4 == 0 && row < rows_) p_.lse[row_number(row)] = sum_[r];
+#pragma unroll
+            for (int c = 0; c < kDim / 8; ++c) {
                 const float* o = out_[r / 2][c].v + r % 2 * 2;
                 if (exists(8 * c))
-                    store_shared(queries().address(row, 8 * c + lane_index() % 4 * 2),
-                                 pack<T>(o[0] * normalise, o[1] * normalise));
-            }
-            if (p_.lse != nullptr && lane_index() % 4 == 0 && row < rows_) {
-                const Place at = place(row);
-                p_.lse[lse_index(p_, s_, at.head, at.position)] = logf(sum) - minus_reference_[r] * kLn2;
+                    store_shared(queries().address(row, 8 * c + lane_index() % 4 * 2), pack<T>(o[0], o[1]));
             }
         }
         __syncwarp();
-        store_rows();
-    }
-
-    VLMK_DEVICE void store_rows() const {
         const int chunks = static_cast<int>(p_.head_dim) / QueryTile::kChunk;
         const int count = min(kTile.warp_rows(), rows_ - warp_row_) * chunks;
 #pragma unroll 1
@@ -496,7 +535,7 @@ class Forward {
     const ForwardLaunch& launch_;
     const AttentionProblem& p_;
     Sequence s_;
-    int head_, key_head_;
+    int head_, key_head_, split_;
     int first_row_, rows_, warp_row_;  // warp_row_ counts from first_row_
     bool active_;
     int first_key_, first_keys_, tiles_;

@@ -56,6 +56,9 @@ struct AttentionProblem {
 
     int threads = 1;
 
+    // Room for what the forward kernels of GPUs compute in parts; see attention_workspace.
+    float* workspace = nullptr;
+
     // Backward only.
     HeadTensor grad_out, grad_query, grad_key, grad_value;
     const float* grad_lse = nullptr;  // like lse, or null

@@ -44,4 +44,16 @@ constexpr ForwardTile kForwardTiles[] = {
 };
 constexpr int kForwardTileCount = sizeof kForwardTiles / sizeof kForwardTiles[0];
 
+// Few queries leave most of a GPU idle: keys are then cut into parts, until there are two blocks for each of 132
+// multiprocessors (those of an H100; a smaller one has a second wave). A part has at least kMinSplitTiles blocks of
+// keys, and keys are this many times the queries, or reading and writing the parts' outputs would cost more than it
+// brings.
+constexpr int kSplitBlocks = 264;
+constexpr int kMinSplitTiles = 4;
+constexpr int kMinKeysPerQuery = 4;
+constexpr int kMaxSplits = 32;  // one for each lane of the warp that combines them
+
+// A warp combines the parts of a row.
+constexpr int kCombineThreads = 128;
+
 }  // namespace vlmk

@@ -197,13 +197,21 @@ py::list plans_as_list(const AttentionProblem& p, bool backward) {
 void forward(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse, py::handle mask,
              py::handle visible, py::handle query_padding, py::handle key_padding, py::handle cu_seqlens_q,
              py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right, py::object scale,
-             double softcap, int64_t tokens_per_tile, const std::string& backend, int threads, uint64_t stream) {
+             double softcap, int64_t tokens_per_tile, const std::string& backend, int threads, uint64_t stream,
+             const py::object& new_tensor) {
     Execution execution(backend, threads, stream);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    run(execution,
-        forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding, key_padding, cu_seqlens_q,
-                        cu_seqlens_k, options),
-        false);
+    AttentionProblem p = forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
+                                         key_padding, cu_seqlens_q, cu_seqlens_k, options);
+    // The caller's tensor library makes the workspace, which must live until the kernels are queued.
+    py::object workspace = py::none();
+    if (const int64_t numbers = execution.on_cpu() ? 0 : attention_workspace(p); numbers > 0) {
+        workspace = new_tensor(numbers);
+        const TensorView room = execution.view(workspace, "workspace", Access::write);
+        expect(room, "workspace", DType::f32, {numbers});
+        p.workspace = static_cast<float*>(room.data);
+    }
+    run(execution, p, false);
 }
 
 void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,

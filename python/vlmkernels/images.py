@@ -25,7 +25,7 @@ FOLDER = _folder()
 
 #: Operations with CUDA kernels, and the images each one cannot run without.
 OPERATIONS = {
-    "attention": ("attention/forward_bfloat16", "attention/forward_float16"),
+    "attention": ("attention/forward_bfloat16", "attention/forward_float16", "attention/combine"),
     "merge_attention": ("merge_attention/merge",),
 }
 

@@ -126,6 +126,27 @@ def test_grouped_heads_are_their_single_heads() -> None:
         torch.testing.assert_close(lse, single[1])
 
 
+@pytest.mark.parametrize("d", [64, 72, 128, 256])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+def test_few_queries_and_many_keys(d: int, dtype: torch.dtype) -> None:
+    """The keys are split; parts that a row does not see are left out of it."""
+    for sq, sk in ((1, 1601), (33, 777)):
+        check(*qkv(sq, sk, d, dtype=dtype))
+        check(*qkv(sq, sk, d, dtype=dtype), causal="top_left")
+        check(*qkv(sq, sk, d, dtype=dtype), causal="bottom_right", window=(700, 3))
+    q, k, v = qkv(5, 777, d, dtype=dtype)
+    blind = torch.zeros(5, 777, dtype=torch.bool)
+    blind[1:, 300:310] = True
+    with backends.emulation() as launches:
+        out, lse = emulated(q, k, v, mask=blind)
+    assert [launch.plan["kernel"].split("_")[1] for launch in launches] == ["forward", "combine"]
+    assert not out[0, 0, 0].any()
+    assert lse[0, 0, 0] == -torch.inf
+    expected = emulated(q[:, :, 1:], k[:, :, 300:310], v[:, :, 300:310])
+    torch.testing.assert_close(out[:, :, 1:], expected[0], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(lse[:, :, 1:], expected[1])
+
+
 def test_sequences_are_dense_batches_of_one() -> None:
     g = torch.Generator().manual_seed(4)
     lengths = [3, 0, 130, 64, 1, 257, 0]

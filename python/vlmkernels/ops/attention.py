@@ -23,6 +23,7 @@ from vlmkernels.ops._framework import (
     needs_grad,
     refuse_double_backward,
     undisturbed,
+    workspace,
 )
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
@@ -194,7 +195,7 @@ def _shortcut(query: Tensor, key: Tensor, value: Tensor, causal: Causal | None, 
     try:
         backends.native.attention_forward(  # type: ignore[union-attr]
             query, key, value, out, None, None, None, None, None, None, None,
-            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, "cpu", torch.get_num_threads(), 0,
+            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, "cpu", torch.get_num_threads(), 0, None,
         )  # fmt: skip
     except (TypeError, ValueError):
         return None
@@ -268,6 +269,7 @@ def _run_forward(
         None,
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return out, row_lse
 

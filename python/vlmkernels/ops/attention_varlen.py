@@ -10,7 +10,15 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _attention_checks as checks
 from vlmkernels.ops._attention_checks import Causal, Window
-from vlmkernels.ops._framework import aligned, autocast_dtype, define, eager, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import (
+    aligned,
+    autocast_dtype,
+    define,
+    eager,
+    needs_grad,
+    refuse_double_backward,
+    workspace,
+)
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
@@ -87,6 +95,7 @@ def _run_forward(
         cu_seqlens_k.contiguous(),
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return out, row_lse
 
