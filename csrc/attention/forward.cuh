@@ -12,15 +12,11 @@
 // ahead; a single barrier a block says that they have landed and that the stage they replace has been read.
 #pragma once
 #include "attention/forward_launch.h"
+#include "attention/forward_products.cuh"
 #include "attention/mask.cuh"
 #include "attention/row_copy.cuh"
 #include "attention/sight.cuh"
-#include "attention/tiles.h"
-#include "gpu/mma.cuh"
-#include "gpu/operands.cuh"
 #include "gpu/reduce.cuh"
-#include "gpu/shared_access.cuh"
-#include "gpu/tile_view.cuh"
 
 namespace vlmk::gpu {
 
@@ -30,37 +26,31 @@ template <class T>
 constexpr float kLargestSum = 16384.0f;  // 2^14
 template <>
 constexpr float kLargestSum<bf16> = 1073741824.0f;  // 2^30
+template <>
+constexpr float kLargestSum<float> = 1073741824.0f;
 
 template <class T, int kIndex>
 class Forward {
-    static constexpr ForwardTile kTile = kForwardTiles[kIndex];
-    static constexpr int kDim = kTile.head_dim, kKeys = kTile.keys, kRowTiles = kTile.row_tiles;
+    using Shape = ForwardShape<T, kIndex>;
+    static constexpr ForwardTile kTile = Shape::kTile;
+    static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kRowTiles = Shape::kRowTiles;
     static constexpr int kRows = 2 * kRowTiles;  // rows a lane has a part of: 8 apart
-    static constexpr int kDepthSteps = kDim / 16;
-    static constexpr bool kOddTail = kDim % 16 == 8;  // 8 more of the depth, and an odd block of columns
 
-    using Tile = SharedTile<T, kKeys, kDim>;
-    using QueryTile = SharedTile<T, kTile.rows(), kDim>;
-    using Copy = RowCopy<Tile, kForwardThreads>;
-    using QueryCopy = RowCopy<QueryTile, kForwardThreads>;
-    static_assert(Tile::kBytes == kKeys * kTile.row_bytes(), "plan and kernel agree about shared memory");
-
-    struct QueryRows {
-        LeftFragment<T, 16> steps[kDepthSteps];
-        LeftFragment<T, 8> tail;
-    };
+    using Tile = typename Shape::Tile;
+    using QueryTile = typename Shape::QueryTile;
+    using Copy = RowCopy<Tile, kTile.threads()>;
+    using QueryCopy = RowCopy<QueryTile, kTile.threads()>;
 
   public:
     VLMK_DEVICE explicit Forward(const ForwardLaunch& launch)
         : launch_(launch),
           p_(launch.problem),
-          keys_(tile_at(kStageBytes), 0, 0),
-          values_(tile_at(kStageBytes + Tile::kBytes), 0, 0),
+          warp_row_(static_cast<int>(threadIdx.x) / kWarpLanes * kTile.warp_rows()),
+          products_(tile_at(kStageBytes), tile_at(kStageBytes + Tile::kBytes), queries(), warp_row_, p_.head_dim),
           copy_(tile_at(0)) {
         const int row_block = find_work();
         first_row_ = row_block * launch.block_rows;
         rows_ = min(launch.block_rows, launch.heads_together * s_.seqlen_q - first_row_);
-        warp_row_ = static_cast<int>(threadIdx.x) / kWarpLanes * kTile.warp_rows();
     }
 
     VLMK_DEVICE void run() {
@@ -237,8 +227,7 @@ class Forward {
         commit_copies();
         wait_copies<1>();
         __syncthreads();
-        if constexpr (!kTile.query_in_shared)
-            if (active_) load_query(query_);
+        if (active_) products_.load_query();
     }
 
     // Loads go on from a block of keys.
@@ -252,102 +241,17 @@ class Forward {
     VLMK_DEVICE void advance() {
         wait_copies<0>();
         __syncthreads();
-        // A lane of the first stage points into it.
-        const int to_next_stage = keys_.at < tile_at(kStageBytes).address(0, 0) ? kStageBytes : -kStageBytes;
-        keys_ = keys_ + to_next_stage;
-        values_ = values_ + to_next_stage;
+        const int to_next_stage = products_.are_before(tile_at(kStageBytes)) ? kStageBytes : -kStageBytes;
+        products_.move(to_next_stage);
         copy_.move(-to_next_stage);
         if (--loads_left_ >= 0) {
             const int columns = static_cast<int>(p_.head_dim);
-            copy_.template full<kTile.exact>(0, key_from_, launch_.key_stride, columns);
-            copy_.template full<kTile.exact>(Tile::kBytes, value_from_, launch_.value_stride, columns);
+            copy_.template full<kTile.exact()>(0, key_from_, launch_.key_stride, columns);
+            copy_.template full<kTile.exact()>(Tile::kBytes, value_from_, launch_.value_stride, columns);
             key_from_ += int64_t{kKeys} * launch_.key_stride;
             value_from_ += int64_t{kKeys} * launch_.value_stride;
         }
         commit_copies();
-    }
-
-    // --- products ---
-
-    // Whether these columns exist; known when compiling unless the kernel serves several widths.
-    VLMK_DEVICE bool exists(int column) const { return kTile.exact || column < static_cast<int>(p_.head_dim); }
-
-    VLMK_DEVICE void load_query(QueryRows (&rows)[kRowTiles]) const {
-#pragma unroll
-        for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-            for (int k = 0; k < kDepthSteps; ++k)
-                if (exists(16 * k)) rows[m].steps[k] = load_left(queries(), warp_row_ + 16 * m, 16 * k);
-            if constexpr (kOddTail) rows[m].tail = load_left_half(queries(), warp_row_ + 16 * m, kDim - 8);
-        }
-    }
-
-    // S = Q K^T for 8 kBlocks keys from a row of the tile on.
-    template <int kBlocks>
-    VLMK_DEVICE void multiply_keys(Accumulator<> (&s)[kRowTiles][kBlocks], int row) const {
-#pragma unroll
-        for (int k = 0; k < kDepthSteps; ++k) {
-            if (!exists(16 * k)) break;
-            LeftFragment<T, 16> q[kRowTiles];
-#pragma unroll
-            for (int m = 0; m < kRowTiles; ++m)
-                if constexpr (kTile.query_in_shared)
-                    q[m] = load_left(queries(), warp_row_ + 16 * m, 16 * k);
-                else
-                    q[m] = query_[m].steps[k];
-#pragma unroll
-            for (int n = 0; n < kBlocks; n += 2) {
-                RightFragment<T, 16> b[2];
-                keys_.right(row + 8 * n, 16 * k, b);
-#pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) {
-                    mma(s[m][n], q[m], b[0]);
-                    mma(s[m][n + 1], q[m], b[1]);
-                }
-            }
-        }
-        if constexpr (kOddTail) {
-#pragma unroll
-            for (int n = 0; n < kBlocks; n += 2) {
-                RightFragment<T, 8> b[2];
-                values_.right_of_half_depth(row + 8 * n - kKeys, kDim - 8, b);  // keys lie before the values
-#pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) {
-                    mma(s[m][n], query_[m].tail, b[0]);
-                    mma(s[m][n + 1], query_[m].tail, b[1]);
-                }
-            }
-        }
-    }
-
-    // O += P V for the 8 kBlocks keys of `s`, which holds P before rounding.
-    template <int kBlocks>
-    VLMK_DEVICE void add_values(const Accumulator<> (&s)[kRowTiles][kBlocks], int row) {
-        constexpr int kSteps = kBlocks / 2;
-        LeftFragment<T, 16> weights[kRowTiles][kSteps];
-#pragma unroll
-        for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-            for (int k = 0; k < kSteps; ++k) weights[m][k] = as_left<T>(s[m][2 * k], s[m][2 * k + 1]);
-#pragma unroll
-        for (int k = 0; k < kSteps; ++k) {
-#pragma unroll
-            for (int c = 0; c < kDim / 16; ++c) {
-                if (!exists(16 * c)) break;
-                RightFragment<T, 16> v[2];
-                values_.right(row + 16 * k, 16 * c, v);
-#pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) {
-                    mma(out_[m][2 * c], weights[m][k], v[0]);
-                    mma(out_[m][2 * c + 1], weights[m][k], v[1]);
-                }
-            }
-            if constexpr (kOddTail) {
-                const RightFragment<T, 16> v = values_.right_half(row + 16 * k, kDim - 8);
-#pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) mma(out_[m][kDim / 8 - 1], weights[m][k], v);
-            }
-        }
     }
 
     // --- the two ways ---
@@ -356,7 +260,7 @@ class Forward {
     template <int kBlocks>
     VLMK_DEVICE bool fast_step(int first) {
         Accumulator<> s[kRowTiles][kBlocks];
-        multiply_keys(s, first);
+        products_.multiply_keys(s, first);
         float sum[kRows] = {};
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m)
@@ -374,7 +278,7 @@ class Forward {
         if (__any_sync(kWholeWarp, !(total < kLargestSum<T>))) return false;  // also for NaN
 #pragma unroll
         for (int i = 0; i < kRows; ++i) sum_[i] += sum[i];
-        add_values(s, first);
+        products_.add_values(out_, s, first);
         return true;
     }
 
@@ -392,7 +296,7 @@ class Forward {
             referenced_ = true;
 
             Accumulator<> s[kRowTiles][2];
-            multiply_keys(s, row);
+            products_.multiply_keys(s, row);
             mask_scores(s, key, end);
             raise_references(s);
 #pragma unroll
@@ -405,7 +309,7 @@ class Forward {
                         s[m][n].v[i] = exp2(s[m][n].v[i] + guarded(minus_reference_[r]));
                         sum_[r] += s[m][n].v[i];
                     }
-            add_values(s, row);
+            products_.add_values(out_, s, row);
         }
     }
 
@@ -514,8 +418,8 @@ class Forward {
 #pragma unroll
             for (int c = 0; c < kDim / 8; ++c) {
                 const float* o = out_[r / 2][c].v + r % 2 * 2;
-                if (exists(8 * c))
-                    store_shared(queries().address(row, 8 * c + lane_index() % 4 * 2), pack<T>(o[0], o[1]));
+                if (products_.exists(8 * c))
+                    store_pair<T>(queries().address(row, 8 * c + lane_index() % 4 * 2), o[0], o[1]);
             }
         }
         __syncwarp();
@@ -534,9 +438,12 @@ class Forward {
 
     const ForwardLaunch& launch_;
     const AttentionProblem& p_;
+    const int warp_row_;  // counted from first_row_
+    ForwardProducts<Shape> products_;
+    Copy copy_;
+    int first_row_, rows_;
     Sequence s_;
     int head_, key_head_, split_;
-    int first_row_, rows_, warp_row_;  // warp_row_ counts from first_row_
     bool active_;
     int first_key_, first_keys_, tiles_;
     int reach_begin_, reach_end_;  // blocks of keys that causality and window leave to all rows of the warp
@@ -547,12 +454,9 @@ class Forward {
     bool plain_;               // nothing but causality and window hides keys from the warp
     bool referenced_ = false;  // there is a reference
     Sight sight_;
-    AcrossView<Tile> keys_;
-    DownView<Tile> values_;
-    Copy copy_;
+
     const char *key_from_ = nullptr, *value_from_ = nullptr;
 
-    QueryRows query_[kTile.query_in_shared ? 1 : kRowTiles];
     Accumulator<> out_[kRowTiles][kDim / 8];
     float minus_reference_[kRows], sum_[kRows];
 };
@@ -561,18 +465,7 @@ class Forward {
 
 // Kernels are named attention_forward_<dtype>_<head_dim of the tile>[_padded]; plan_forward.cpp makes the same names.
 #define VLMK_FORWARD_KERNEL(dtype, T, index, name)                                               \
-    extern "C" __global__ void __launch_bounds__(vlmk::kForwardThreads)                          \
+    extern "C" __global__ void __launch_bounds__(vlmk::ForwardTiles<T>::kTiles[index].threads()) \
         attention_forward_##dtype##_##name(const __grid_constant__ vlmk::ForwardLaunch launch) { \
         vlmk::gpu::Forward<T, index>(launch).run();                                              \
     }
-#define VLMK_FORWARD_KERNELS(dtype, T)          \
-    VLMK_FORWARD_KERNEL(dtype, T, 0, 64_padded) \
-    VLMK_FORWARD_KERNEL(dtype, T, 1, 64)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 2, 72)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 3, 80)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 4, 88)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 5, 96)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 6, 104)       \
-    VLMK_FORWARD_KERNEL(dtype, T, 7, 112)       \
-    VLMK_FORWARD_KERNEL(dtype, T, 8, 128)       \
-    VLMK_FORWARD_KERNEL(dtype, T, 9, 256_padded)

@@ -10,12 +10,17 @@ namespace {
 
 constexpr float kLog2E = 1.44269504088896341f;
 
-// The smallest tile that takes a head_dim.
-const ForwardTile& choose_tile(int64_t head_dim) {
-    for (const ForwardTile& tile : kForwardTiles)
-        if (tile.exact ? tile.head_dim == head_dim : head_dim <= (tile.head_dim == 64 ? 56 : tile.head_dim))
-            return tile;
+template <size_t kCount>
+const ForwardTile& first_that_takes(const ForwardTile (&tiles)[kCount], int64_t head_dim) {
+    for (const ForwardTile& tile : tiles)
+        if (tile.least <= head_dim && head_dim <= tile.head_dim) return tile;
     throw std::logic_error("no tile takes head_dim " + std::to_string(head_dim));
+}
+
+// The types only name tables: 16-bit elements share one.
+const ForwardTile& choose_tile(const AttentionProblem& p) {
+    if (p.dtype == DType::f32) return first_that_takes(ForwardTiles<float>::kTiles, p.head_dim);
+    return first_that_takes(ForwardTiles<bf16>::kTiles, p.head_dim);
 }
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -23,7 +28,7 @@ int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Rows of a block for `rows` rows of a head: as few blocks as they need, the rows dealt out evenly, whole warps.
 int64_t block_rows(const ForwardTile& tile, int64_t rows) {
     const int64_t warps = ceil_divide(rows, tile.warp_rows());
-    const int64_t blocks = ceil_divide(warps, kForwardWarps);
+    const int64_t blocks = ceil_divide(warps, tile.warps);
     return ceil_divide(warps, blocks) * tile.warp_rows();
 }
 
@@ -41,7 +46,7 @@ struct Cut {
     const ForwardTile& tile;
     int64_t blocks;
 
-    explicit Cut(const AttentionProblem& p) : tile(choose_tile(p.head_dim)) {
+    explicit Cut(const AttentionProblem& p) : tile(choose_tile(p)) {
         const int64_t group = p.heads_q / p.heads_k;
         if (p.cu_seqlens_q != nullptr) {
             // Sequences are as long as they are on average, as far as is known here; the rows behind the last one are
@@ -68,9 +73,9 @@ gpu::LaunchPlan plan_parts(const Cut& cut) {
     gpu::LaunchPlan plan;
     plan.image = std::string("attention/forward_") + name(dtype);
     plan.kernel = std::string("attention_forward_") + name(dtype) + "_" + std::to_string(cut.tile.head_dim) +
-                  (cut.tile.exact ? "" : "_padded");
+                  (cut.tile.exact() ? "" : "_padded");
     plan.grid = gpu::linear_grid(cut.blocks);
-    plan.block = {kForwardThreads, 1, 1};
+    plan.block = {static_cast<uint32_t>(cut.tile.threads()), 1, 1};
     plan.shared_bytes = static_cast<uint32_t>(cut.tile.shared_bytes());
     plan.parameters = gpu::parameter_bytes(cut.launch);
     return plan;
@@ -98,11 +103,10 @@ int64_t attention_workspace(const AttentionProblem& p) {
 std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem) {
     if (without_rows(problem)) return {};
     const AttentionProblem p = prepare_for_gpu(problem);
-    constexpr int64_t element_bytes = 2;
     Cut cut(p);
     cut.launch.problem = p;
-    cut.launch.key_stride = static_cast<int>(p.key.row_stride * element_bytes);
-    cut.launch.value_stride = static_cast<int>(p.value.row_stride * element_bytes);
+    cut.launch.key_stride = static_cast<int>(p.key.row_stride * cut.tile.element_bytes);
+    cut.launch.value_stride = static_cast<int>(p.value.row_stride * cut.tile.element_bytes);
     cut.launch.factor = p.scale * kLog2E;
     if (cut.launch.splits == 1) return {plan_parts(cut)};
     return {plan_parts(cut), plan_combine(cut)};

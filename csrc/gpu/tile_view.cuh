@@ -16,7 +16,7 @@ struct DownView {
     uint32_t at;
 
     VLMK_DEVICE DownView(const Tile& tile, int row, int column)
-        : at(tile.address(row + lane_index() % 16, column + lane_index() / 16 * 8)) {}
+        : at(tile.address(row + lane_index() % 16, column + lane_index() / 16 * Tile::kChunk)) {}
     VLMK_DEVICE explicit DownView(uint32_t address) : at(address) {}
 
     // The same place in another tile, or further rows.
@@ -30,6 +30,13 @@ struct DownView {
     // The last 8 columns of an odd width.
     VLMK_DEVICE LeftFragment<T, 8> left_half(int row, int column) const {
         LeftFragment<T, 8> a;
+        load_matrices(a.r, at + Tile::offset(row, column));
+        return a;
+    }
+    // 16 rows and 8 of the depth of fp32, of which 4 are a chunk of 8 16-bit numbers.
+    VLMK_DEVICE LeftFragment<tf32, 8> left8(int row, int column) const {
+        static_assert(sizeof(T) == 4, "of fp32");
+        LeftFragment<tf32, 8> a;
         load_matrices(a.r, at + Tile::offset(row, column));
         return a;
     }
@@ -63,13 +70,22 @@ struct AcrossView {
     uint32_t at;
 
     VLMK_DEVICE AcrossView(const Tile& tile, int row, int column)
-        : at(tile.address(row + lane_index() % 8 + lane_index() / 16 * 8, column + lane_index() / 8 % 2 * 8)) {}
+        : at(tile.address(row + lane_index() % 8 + lane_index() / 16 * 8,
+                          column + lane_index() / 8 % 2 * Tile::kChunk)) {}
     VLMK_DEVICE explicit AcrossView(uint32_t address) : at(address) {}
 
     VLMK_DEVICE AcrossView operator+(int bytes) const { return AcrossView(at + bytes); }
 
     // 16 columns, which are rows of the tile, by 16 of the depth.
     VLMK_DEVICE void right(int row, int column, RightFragment<T, 16> (&b)[2]) const {
+        uint32_t r[4];
+        load_matrices(r, at + Tile::offset(row, column));
+        b[0] = {{r[0], r[1]}};
+        b[1] = {{r[2], r[3]}};
+    }
+    // 16 columns by 8 of the depth of fp32.
+    VLMK_DEVICE void right8(int row, int column, RightFragment<tf32, 8> (&b)[2]) const {
+        static_assert(sizeof(T) == 4, "of fp32");
         uint32_t r[4];
         load_matrices(r, at + Tile::offset(row, column));
         b[0] = {{r[0], r[1]}};
