@@ -26,7 +26,7 @@ namespace vlmk::gpu {
 // times a positive factor.
 template <class T, Held kHeld, int kHeadDim, bool kFirst, bool kSecond, bool kMasked>
 class Backward {
-    static constexpr BackwardTile kTile = backward_tile(kHeld, kHeadDim, kMasked);
+    static constexpr BackwardTile kTile = backward_tile(kHeld, sizeof(T), kHeadDim, kMasked);
     static constexpr bool kKeys = kHeld == Held::keys;
     static constexpr int kM = kTile.row_blocks, kN = kTile.chunk / 8, kWarpRows = 16 * kM, kHeldRows = held_rows(kTile);
     static constexpr int kStreamed = kTile.streamed, kChunk = kTile.chunk, kThreads = kTile.warps * kWarpLanes;
@@ -39,11 +39,12 @@ class Backward {
     using Scores = TileSum<kM, kN>;
     static constexpr int kHeldBytes = (kFirst ? 2 : 1) * HeldTile::kBytes;
     static constexpr int kStageBytes = Stream::kBytes + (kKeys ? Statistics::kBytes : 0);
-    static_assert(kHeldBytes + 2 * kStageBytes == backward_shared_bytes(kTile, kHeld, kFirst),
+    static_assert(kHeldBytes + 2 * kStageBytes == backward_shared_bytes(kTile, sizeof(T), kHeld, kFirst),
                   "the plan and the kernel agree on shared memory");
 
   public:
-    VLMK_DEVICE explicit Backward(const BackwardLaunch& launch) : p_(launch.problem) {
+    VLMK_DEVICE explicit Backward(const BackwardLaunch& launch)
+        : p_(launch.problem), all_statistics_(launch.statistics) {
         find_work(launch);
         const int length = kKeys ? s_.seqlen_k : s_.seqlen_q, last = min(first_ + launch.block_rows, length) - 1;
         rows_ = last + 1 - first_;
@@ -99,9 +100,10 @@ class Backward {
         }
     }
 
-    // Columns that products run over. The large head_dims share one kernel, in steps of 16.
+    // Columns that products run over. Kernels of many head_dims go in steps, those of 16-bit numbers of 16.
     VLMK_DEVICE int depth() const {
-        return kHeadDim == kLargestHeadDim ? (static_cast<int>(p_.head_dim) + 15) / 16 * 16 : kHeadDim;
+        const int head_dim = static_cast<int>(p_.head_dim);
+        return sizeof(T) == 4 ? head_dim : kHeadDim == kLargestHeadDim ? (head_dim + 15) / 16 * 16 : kHeadDim;
     }
 
     // --- tensors ---
@@ -118,10 +120,12 @@ class Backward {
     }
 
     VLMK_DEVICE void start_held() const {
-        const RowCopy<HeldTile, kThreads> copy(static_cast<int>(p_.head_dim));
-        copy.part(HeldTile(base_), rows_, kHeldRows, [&](int row) { return held(x1(), row); });
+        const int columns = static_cast<int>(p_.head_dim);
+        using Copy = RowCopy<HeldTile, kThreads>;
+        Copy::part(HeldTile(base_), rows_, kHeldRows, columns, [&](int row) { return held(x1(), row); });
         if constexpr (kFirst)
-            copy.part(HeldTile(base_ + HeldTile::kBytes), rows_, kHeldRows, [&](int row) { return held(x2(), row); });
+            Copy::part(HeldTile(base_ + HeldTile::kBytes), rows_, kHeldRows, columns,
+                       [&](int row) { return held(x2(), row); });
     }
 
     VLMK_DEVICE void write(const Gradient& gradient, float scale, const HeadTensor& to) const {
@@ -215,11 +219,11 @@ class Backward {
         if (tile >= range_.high) return;
         Stream stream(streamed(y1(), head, tile), y1(), streamed(y2(), head, tile), y2(),
                       static_cast<int>(p_.head_dim));
-        Statistics statistics(p_.statistics + (kKeys ? lse_index(p_, s_, head, tile) : 0));
+        Statistics statistics(all_statistics_ + (kKeys ? lse_index(p_, s_, head, tile) : 0));
         const uint32_t stages = base_ + kHeldBytes;
         const auto start = [&](uint32_t stage, int count) {
             stream.start(stages + stage, count);
-            if constexpr (kKeys) statistics.start(stages + stage + Stream::kBytes, p_.statistics, count);
+            if constexpr (kKeys) statistics.start(stages + stage + Stream::kBytes, all_statistics_, count);
         };
         RowStatistics mine[kM][2];  // of queries held
         if constexpr (!kKeys)
@@ -227,7 +231,7 @@ class Backward {
             for (int m = 0; m < kM; ++m)
 #pragma unroll
                 for (int i = 0; i < 2; ++i)
-                    mine[m][i] = p_.statistics[lse_index(
+                    mine[m][i] = all_statistics_[lse_index(
                         p_, s_, held_head_,
                         min(first_ + warp_row_ + 16 * m + Accumulator<>::row(2 * i), first_ + rows_ - 1))];
 
@@ -252,7 +256,7 @@ class Backward {
 #pragma unroll 1
             for (int chunk = 0; chunk < count; chunk += kChunk) {
                 add_chunk(head, tile + chunk, count - chunk, x1_rows, x2_rows, y1_rows, queries, mine, first, second);
-                y1_rows = y1_rows + TileView<StreamedTile>::rows(kChunk);
+                y1_rows = y1_rows + StreamedTile::offset(kChunk, 0);
                 queries.advance(kChunk);
             }
             tile = next;
@@ -295,28 +299,23 @@ class Backward {
                     if (e / 4 % kN * 8 + Accumulator<>::column(e % 4) >= count) score = -infinity();
                 });
         }
-        LeftRows<T, kM, kN / 2> p_left, ds_left;
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
-            for (int n = 0; n < kN; n += 2) {
+            for (int n = 0; n < kN; ++n)
 #pragma unroll
-                for (int j = n; j < n + 2; ++j)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i) {
-                        const float minus_lse = !kKeys ? mine[m][i / 2].minus_lse : i % 2 == 0 ? lse[j].x : lse[j].y;
-                        float& probability = scores[m][j].v[i];
-                        probability = exp2(fmaf(probability, factor_, minus_lse));
-                        slopes[m][j].v[i] *= probability;
-                    }
-                p_left[m][n / 2] = as_left<T>(scores[m][n], scores[m][n + 1]);
-                ds_left[m][n / 2] = as_left<T>(slopes[m][n], slopes[m][n + 1]);
-            }
-        if constexpr (kSecond) add_product(second, p_left, y2, depth());
-        if constexpr (kFirst) add_product(first, ds_left, y1, depth());
+                for (int i = 0; i < 4; ++i) {
+                    const float minus_lse = !kKeys ? mine[m][i / 2].minus_lse : i % 2 == 0 ? lse[n].x : lse[n].y;
+                    float& probability = scores[m][n].v[i];
+                    probability = exp2(fmaf(probability, factor_, minus_lse));
+                    slopes[m][n].v[i] *= probability;
+                }
+        if constexpr (kSecond) add_product(second, as_left_rows<T>(scores), y2, depth());
+        if constexpr (kFirst) add_product(first, as_left_rows<T>(slopes), y1, depth());
     }
 
     const AttentionProblem& p_;
+    RowStatistics* const& all_statistics_;
     Sequence s_;
     int held_head_, first_head_, end_head_;
     int first_, rows_, warp_row_;  // rows held: the first, how many, and which of them a warp's are

@@ -36,7 +36,9 @@ class ResidentBackward {
                   "the plan and the kernel agree on shared memory");
 
   public:
-    VLMK_DEVICE explicit ResidentBackward(const AttentionProblem& p) : p_(p) {
+    VLMK_DEVICE explicit ResidentBackward(const BackwardLaunch& launch)
+        : p_(launch.problem), all_statistics_(launch.statistics) {
+        const AttentionProblem& p = p_;
         const int heads = static_cast<int>(p.heads_k), group = static_cast<int>(p.heads_q) / heads;
         key_head_ = static_cast<int>(blockIdx.x) % heads;
         first_head_ = key_head_ * group;
@@ -53,14 +55,14 @@ class ResidentBackward {
 
         const int warp = static_cast<int>(threadIdx.x) / kWarpLanes;
         const int query_row = warp % kRowWarps * 16, column = warp / kRowWarps * kColumns;
-        LeftRows<T, kM, kHeadDim / 16> key;
+        LeftRows<T, kM, kHeadDim / 8> key;
         Gradient grad_key, grad_value;
 #pragma unroll 1
         for (int head = first_head_; head < end_head_; ++head) {
             int count = s_.seqlen_q;
             Stream stream(row_pointer<const T>(p_.query, s_, 0, head, 0), p_.query,
                           row_pointer<const T>(p_.grad_out, s_, 0, head, 0), p_.grad_out, kHeadDim);
-            Statistics statistics(p_.statistics + lse_index(p_, s_, head, 0));
+            Statistics statistics(all_statistics_ + lse_index(p_, s_, head, 0));
             RowWriter<T> writer(row_pointer<T>(p_.grad_query, s_, 0, head, query_row) + column, p_.grad_query);
             uint32_t stage = base_ + kStagesAt, next_stage = stage + kStageBytes;
             start(stream, statistics, stage, count);
@@ -92,26 +94,26 @@ class ResidentBackward {
 
   private:
     VLMK_DEVICE void copy_held(const KeyTile& to, const HeadTensor& from) const {
-        const RowCopy<KeyTile, kThreads> copy(kHeadDim);
-        copy.part(to, s_.seqlen_k, kKeys, [&](int row) { return row_pointer<const T>(from, s_, 0, key_head_, row); });
+        RowCopy<KeyTile, kThreads>::part(to, s_.seqlen_k, kKeys, kHeadDim,
+                                         [&](int row) { return row_pointer<const T>(from, s_, 0, key_head_, row); });
     }
 
     VLMK_DEVICE void start(const Stream& stream, const Statistics& statistics, uint32_t stage, int count) const {
         stream.start(stage, count);
-        statistics.start(stage + Stream::kBytes, p_.statistics, count);
+        statistics.start(stage + Stream::kBytes, all_statistics_, count);
     }
 
     // The warp's keys stay in registers.
-    VLMK_DEVICE void load_keys(LeftRows<T, kM, kHeadDim / 16>& key) const {
+    VLMK_DEVICE void load_keys(LeftRows<T, kM, kHeadDim / 8>& key) const {
         const TileView<KeyTile> rows(KeyTile(base_), warp_key_);
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
-            for (int k = 0; k < kHeadDim / 16; ++k) key[m][k] = rows.left(16 * m, 16 * k);
+            for (int k = 0; k < kHeadDim / 16; ++k) key.a[m][k] = rows.down.left(16 * m, 16 * k);
     }
 
     // What a tile of queries adds to the gradients of the warp's keys; leaves dS^T in shared memory.
-    VLMK_DEVICE void add_tile(uint32_t stage, int count, const LeftRows<T, kM, kHeadDim / 16>& key, Gradient& grad_key,
+    VLMK_DEVICE void add_tile(uint32_t stage, int count, const LeftRows<T, kM, kHeadDim / 8>& key, Gradient& grad_key,
                               Gradient& grad_value) const {
         if (warp_key_ >= s_.seqlen_k) return;
         const TileView<KeyTile> value(KeyTile(base_ + kValueAt), warp_key_);
@@ -136,9 +138,8 @@ class ResidentBackward {
                 }
                 add_product_transposed(scores, key, query);
                 add_product_transposed(slopes, value, grad_out);
-                LeftRows<T, kM, 1> p_left, ds_left;
 #pragma unroll
-                for (int m = 0; m < kM; ++m) {
+                for (int m = 0; m < kM; ++m)
 #pragma unroll
                     for (int n = 0; n < kN; ++n)
 #pragma unroll
@@ -147,15 +148,16 @@ class ResidentBackward {
                             probability = exp2(fmaf(probability, factor, i % 2 == 0 ? minus_lse[n].x : minus_lse[n].y));
                             slopes[m][n].v[i] *= probability;
                         }
-                    p_left[m][0] = as_left<T>(scores[m][0], scores[m][1]);
-                    ds_left[m][0] = as_left<T>(slopes[m][0], slopes[m][1]);
+                const LeftRows<T, kM, kN> p_left = as_left_rows<T>(scores), ds_left = as_left_rows<T>(slopes);
+#pragma unroll
+                for (int m = 0; m < kM; ++m)
 #pragma unroll
                     for (int i = 0; i < 4; ++i)
-                        store_shared(slopes_at + SlopeTile::offset(16 * m + i % 2 * 8, i / 2 * 8), ds_left[m][0].r[i]);
-                }
+                        store_shared(slopes_at + SlopeTile::offset(16 * m + i % 2 * 8, i / 2 * 8),
+                                     ds_left.a[m][0].r[i]);
                 add_product(grad_value, p_left, grad_out);
                 add_product(grad_key, ds_left, query);
-                query = query + TileView<QueryTile>::rows(kChunk);
+                query = query + QueryTile::offset(kChunk, 0);
                 statistics.advance(kChunk);
                 slopes_at += SlopeTile::offset(0, kChunk);
             }
@@ -178,19 +180,20 @@ class ResidentBackward {
     VLMK_DEVICE void write_queries(int row, int column, int count, const RowWriter<T>& writer) const {
         if (row >= count) return;
         TileSum<1, kColumns / 8> gradient;
-        const TileView<SlopeTile> ds = TileView<SlopeTile>(SlopeTile(base_ + kSlopesAt)) + SlopeTile::offset(0, row);
-        const TileView<KeyTile> keys = TileView<KeyTile>(KeyTile(base_)) + KeyTile::offset(0, column);
+        const TileView<SlopeTile> ds(SlopeTile(base_ + kSlopesAt), 0, row);
+        const TileView<KeyTile> keys(KeyTile(base_), 0, column);
 #pragma unroll
         for (int key = 0; key < kKeys; key += kWarpKeys) {
             if (key >= s_.seqlen_k) break;
 #pragma unroll
             for (int k = key; k < key + kWarpKeys; k += 16) {
-                const LeftFragment<T, 16> a = ds.left_transposed(k, 0);
+                const LeftFragment<T, 16> a = ds.across.left(k, 0);
 #pragma unroll
                 for (int n = 0; n < kColumns / 8; n += 2) {
-                    const RightPair<T> pair = keys.right_transposed(k, 8 * n);
-                    mma(gradient[0][n], a, pair.b[0]);
-                    mma(gradient[0][n + 1], a, pair.b[1]);
+                    RightFragment<T, 16> b[2];
+                    keys.down.right(k, 8 * n, b);
+                    mma(gradient[0][n], a, b[0]);
+                    mma(gradient[0][n + 1], a, b[1]);
                 }
             }
         }
@@ -203,6 +206,7 @@ class ResidentBackward {
     }
 
     const AttentionProblem& p_;
+    RowStatistics* const& all_statistics_;
     Sequence s_;
     int key_head_, first_head_, end_head_;  // the latter of queries
     int warp_key_;

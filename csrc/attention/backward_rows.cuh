@@ -6,12 +6,21 @@
 
 namespace vlmk::gpu {
 
+template <class T>
+VLMK_DEVICE void store_pair(uint32_t to, float first, float second) {
+    if constexpr (sizeof(T) == 4)
+        store_shared(to, first, second);
+    else
+        store_shared(to, pack<T>(first, second));
+}
+
 // A warp's rows of a gradient, through the rows [row, row + 16 kM) of a tile that the warp alone uses, to the rows
 // before `rows` of `to`.
 template <int kM, int kColumnBlocks, class Tile>
 VLMK_DEVICE void write_rows(const TileSum<kM, kColumnBlocks>& gradient, float scale, const Tile& tile, int row,
                             typename Tile::Element* to, int64_t stride, int rows, int head_dim) {
     using T = typename Tile::Element;
+    constexpr int kChunks = Tile::kColumns / Tile::kChunk;
     const int lane = lane_index();
 #pragma unroll
     for (int m = 0; m < kM; ++m)
@@ -19,12 +28,12 @@ VLMK_DEVICE void write_rows(const TileSum<kM, kColumnBlocks>& gradient, float sc
         for (int n = 0; n < kColumnBlocks; ++n)
 #pragma unroll
             for (int i = 0; i < 4; i += 2)
-                store_shared(tile.address(row + 16 * m + Accumulator<>::row(i), 8 * n + Accumulator<>::column(i)),
-                             pack<T>(gradient[m][n].v[i] * scale, gradient[m][n].v[i + 1] * scale));
+                store_pair<T>(tile.address(row + 16 * m + Accumulator<>::row(i), 8 * n + Accumulator<>::column(i)),
+                              gradient[m][n].v[i] * scale, gradient[m][n].v[i + 1] * scale);
     __syncwarp();
 #pragma unroll 1
-    for (int i = lane; i < 16 * kM * kColumnBlocks; i += kWarpLanes) {
-        const int r = row + i / kColumnBlocks, column = i % kColumnBlocks * 8;
+    for (int i = lane; i < 16 * kM * kChunks; i += kWarpLanes) {
+        const int r = row + i / kChunks, column = i % kChunks * Tile::kChunk;
         if (r < rows && column < head_dim)
             *reinterpret_cast<uint4*>(to + r * stride + column) = load_shared<uint4>(tile.address(r, column));
     }

@@ -1,8 +1,8 @@
 // The rows that stream by a block of a backward kernel, tile after tile: of two tensors, and for queries what their
 // softmax left behind. Copies need no branch, and a thread's addresses are pointers that move on.
 #pragma once
+#include "attention/backward_launch.h"
 #include "attention/backward_tiles.h"
-#include "attention/problem.h"
 #include "gpu/copy_async.cuh"
 #include "gpu/fragments.cuh"
 #include "gpu/shared_access.cuh"

@@ -44,36 +44,46 @@ constexpr BackwardTile kQueryTiles[] = {
     {32, 2, 4, 64, 32}, {64, 2, 4, 64, 32},  {72, 2, 4, 64, 32},  {80, 2, 4, 64, 32},  {88, 2, 4, 64, 32},
     {96, 2, 4, 64, 16}, {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32}, {128, 1, 4, 32, 32}, {256, 1, 3, 16, 16},
 };
-constexpr int kLargestHeadDim = 256, kBothGradientsUpTo = 128;
+// fp32: rows are twice as long, and their halves for the tensor cores take registers. Few kernels, for all head_dims up
+// to theirs.
+constexpr BackwardTile kWideTiles[] = {
+    {64, 1, 4, 32, 16},
+    {128, 1, 3, 16, 16},
+    {256, 1, 1, 16, 16},
+};
+constexpr int kLargestHeadDim = 256;
+// The largest head_dim whose dK and dV fit into the registers together.
+constexpr int both_gradients_up_to(int element_bytes) { return element_bytes == 4 ? 64 : 128; }
 constexpr int kPlainUpTo = 128;  // beyond, kernels without masks would save too little of what they cost to build
 
 // The tile of the first head_dim that is large enough.
-constexpr BackwardTile backward_tile(Held held, int head_dim, bool masked) {
-    const BackwardTile* tile = held == Held::keys ? kKeyTiles : kQueryTiles;
+constexpr BackwardTile backward_tile(Held held, int element_bytes, int head_dim, bool masked) {
+    const BackwardTile* tile = element_bytes == 4 ? kWideTiles : held == Held::keys ? kKeyTiles : kQueryTiles;
     while (tile->head_dim < head_dim) ++tile;
-    if (held == Held::keys && masked)
+    if (held == Held::keys && masked && element_bytes == 2)
         for (const BackwardTile& other : kMaskedKeyTiles)
             if (other.head_dim == tile->head_dim) return other;
     return *tile;
 }
 
-constexpr int backward_threads(Held held, int head_dim, bool masked) {
-    return backward_tile(held, head_dim, masked).warps * 32;
+constexpr int backward_threads(Held held, int element_bytes, int head_dim, bool masked) {
+    return backward_tile(held, element_bytes, head_dim, masked).warps * 32;
 }
 
 constexpr int held_rows(const BackwardTile& tile) { return 16 * tile.row_blocks * tile.warps; }
 
 // Rows are an odd number of 16-byte chunks apart.
-constexpr int row_bytes(const BackwardTile& tile) { return (tile.head_dim / 8 | 1) * 16; }
+constexpr int row_bytes(int head_dim, int element_bytes) { return (head_dim * element_bytes / 16 | 1) * 16; }
 
 // Shared memory for the statistics of a query.
 constexpr int kStatisticsBytes = 16;
 
 // What a block holds of one or both tensors of its side, and twice what streams by with the statistics of queries:
 // one part is filled while the other is used.
-constexpr int backward_shared_bytes(const BackwardTile& tile, Held held, bool both_tensors) {
-    const int streamed_bytes = 2 * row_bytes(tile) + (held == Held::keys ? kStatisticsBytes : 0);
-    return (both_tensors ? 2 : 1) * held_rows(tile) * row_bytes(tile) + 2 * tile.streamed * streamed_bytes;
+constexpr int backward_shared_bytes(const BackwardTile& tile, int element_bytes, Held held, bool both_tensors) {
+    const int row = row_bytes(tile.head_dim, element_bytes);
+    const int streamed_bytes = 2 * row + (held == Held::keys ? kStatisticsBytes : 0);
+    return (both_tensors ? 2 : 1) * held_rows(tile) * row + 2 * tile.streamed * streamed_bytes;
 }
 
 // One block for all keys of a head, where it can and every query sees every key: S and dP are computed once, for all
@@ -85,7 +95,7 @@ constexpr int kResidentKeys[] = {
 };
 // Keys, values and dS; twice a tile of queries and output gradients.
 constexpr int resident_shared_bytes(int head_dim, int keys) {
-    const int row = (head_dim / 8 | 1) * 16, slope_row = (kResidentQueries / 8 | 1) * 16;
+    const int row = row_bytes(head_dim, 2), slope_row = row_bytes(kResidentQueries, 2);
     return keys * (2 * row + slope_row) + 2 * kResidentQueries * (2 * row + kStatisticsBytes);
 }
 

@@ -83,11 +83,6 @@ def reasons(backend: str, operation: str, device: str, dtype: torch.dtype) -> li
         return found
     if why := images.missing(operation):
         found.append(why)
-    name = str(dtype).removeprefix("torch.")
-    if name not in images.DTYPES.get(operation, (name,)):
-        found.append(
-            f"the CUDA kernels of {operation} take {' and '.join(images.DTYPES[operation])}, and these are {name}"
-        )
     if backend == "cuda" and not found:
         found += _driver_reasons(device)
     return found

@@ -16,6 +16,7 @@ from vlmkernels.verify.rule import compare
 WHY_NOT = backends.native_error if backends.native is None else images.missing("attention")
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "kernels are there")
 
+DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 HEAD_DIMS = [8, 40, 64, 72, 80, 88, 96, 104, 112, 120, 128, 176, 256]
 
 
@@ -42,14 +43,15 @@ def check(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("d", HEAD_DIMS)
-def test_ragged_lengths(d: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda d: str(d).removeprefix("torch."))
+def test_ragged_lengths(d: int, dtype: torch.dtype) -> None:
     """Around the edges of warps, blocks of rows and blocks of keys of every tile."""
     for sq, sk in ((1, 1), (15, 47), (17, 48), (31, 49), (33, 63), (64, 65), (129, 97), (130, 129), (5, 257)):
-        check(*qkv(sq, sk, d))
+        check(*qkv(sq, sk, d, dtype=dtype))
 
 
 @pytest.mark.parametrize("d", HEAD_DIMS)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 def test_schedules_do_not_change_the_bits(d: int, dtype: torch.dtype) -> None:
     q, k, v = qkv(131, 200, d, dtype=dtype)
     options: dict[str, Any] = {"causal": "bottom_right", "window": (150, None)}
@@ -60,7 +62,7 @@ def test_schedules_do_not_change_the_bits(d: int, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("kind", ["peaked", "growing", "huge", "negative scale"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
 @pytest.mark.parametrize("d", [64, 104, 136])
 def test_logits_that_outgrow_the_first_keys(d: int, dtype: torch.dtype, kind: str) -> None:
     """The reference of the softmax is that of the first keys until sums grow too large."""
@@ -124,6 +126,27 @@ def test_grouped_heads_are_their_single_heads() -> None:
         single = emulated(q, k.repeat_interleave(3, 1), v.repeat_interleave(3, 1), causal="bottom_right", window=(60, None))  # fmt: skip
         torch.testing.assert_close(out, single[0], atol=2e-2, rtol=2e-2)
         torch.testing.assert_close(lse, single[1])
+
+
+@pytest.mark.parametrize("d", [64, 72, 128, 256])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
+def test_few_queries_and_many_keys(d: int, dtype: torch.dtype) -> None:
+    """The keys are split; parts that a row does not see are left out of it."""
+    for sq, sk in ((1, 1601), (33, 777)):
+        check(*qkv(sq, sk, d, dtype=dtype))
+        check(*qkv(sq, sk, d, dtype=dtype), causal="top_left")
+        check(*qkv(sq, sk, d, dtype=dtype), causal="bottom_right", window=(700, 3))
+    q, k, v = qkv(5, 777, d, dtype=dtype)
+    blind = torch.zeros(5, 777, dtype=torch.bool)
+    blind[1:, 300:310] = True
+    with backends.emulation() as launches:
+        out, lse = emulated(q, k, v, mask=blind)
+    assert [launch.plan["kernel"].split("_")[1] for launch in launches] == ["forward", "combine"]
+    assert not out[0, 0, 0].any()
+    assert lse[0, 0, 0] == -torch.inf
+    expected = emulated(q[:, :, 1:], k[:, :, 300:310], v[:, :, 300:310])
+    torch.testing.assert_close(out[:, :, 1:], expected[0], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(lse[:, :, 1:], expected[1])
 
 
 def test_sequences_are_dense_batches_of_one() -> None:

@@ -76,7 +76,9 @@ def qkv(heads: int, sq: int, sk: int, d: int, dtype: torch.dtype = torch.bfloat1
     return [torch.randn(2, heads, s, d, device="cuda").to(dtype) for s in (sq, sk, sk)]
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize(
+    "dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).removeprefix("torch.")
+)
 @pytest.mark.parametrize("d", [8, 40, 64, 72, 80, 88, 96, 104, 112, 120, 128, 200, 256])
 @pytest.mark.parametrize("kind", ["plain", "peaked", "growing"])
 def test_attention_of_long_sequences(d: int, dtype: torch.dtype, kind: str) -> None:

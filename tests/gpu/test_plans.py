@@ -104,15 +104,22 @@ def test_parameters_are_the_problem() -> None:
 
 def attention_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None) -> list[dict[str, Any]]:  # fmt: skip
     def one(h: int, s: int) -> torch.Tensor:
-        return torch.zeros((s, h, d) if boundaries is not None else (1, h, s, d), dtype=dtype).expand(
-            (s, h, d) if boundaries is not None else (batch, h, s, d)
-        )
+        if boundaries is not None:
+            return torch.zeros(s, h, d, dtype=dtype)
+        return torch.zeros(1, h, s, d, dtype=dtype).expand(batch, h, s, d)
 
     cu = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
     q, k = one(heads, sq), one(key_heads, sk)
     return backends.native.attention_forward_plan(  # type: ignore[no-any-return,union-attr]
         q, k, k, q, None, None, None, None, None, cu, cu, 0, -1, -1, None, 0.0, 0
     )
+
+
+def launch_numbers(found: dict[str, Any]) -> list[int]:
+    """ForwardLaunch behind the problem: rows of a block, blocks of rows, heads together, splits."""
+    numbers = torch.frombuffer(bytearray(found["parameters"]), dtype=torch.int32).tolist()
+    end = len(numbers) - (1 if len(numbers) * 4 % 8 == 0 else 0)  # the struct is padded to 8 bytes
+    return numbers[end - 7 : end - 3]
 
 
 @pytest.mark.parametrize(
@@ -139,23 +146,32 @@ def test_attention_blocks_share_the_rows_evenly() -> None:
         assert launch_numbers(found)[0] == rows
 
 
-def launch_numbers(found: dict[str, Any]) -> list[int]:
-    """ForwardLaunch behind the problem: rows and blocks of rows, heads together."""
-    numbers = torch.frombuffer(bytearray(found["parameters"]), dtype=torch.int32).tolist()
-    return numbers[-4:-1]
-
-
 def test_attention_heads_of_a_group_share_blocks_where_queries_are_few() -> None:
-    (found,) = attention_plan(1, 6404, 128, heads=32, key_heads=8)
+    found = attention_plan(1, 300, 128, heads=32, key_heads=8)[0]
     assert found["grid"] == (8 * 2, 1, 1)
-    assert launch_numbers(found) == [32, 1, 4]
+    assert launch_numbers(found) == [32, 1, 4, 1]
     (found,) = attention_plan(1024, 1024, 128, heads=32, key_heads=8)
-    assert launch_numbers(found) == [128, 8, 1]
+    assert launch_numbers(found) == [128, 8, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sq", "sk", "batch", "splits"),
+    [(1, 6404, 4, 8), (64, 2113, 4, 8), (1, 51_248, 1, 32), (1, 729, 8, 3), (1, 500, 1, 2), (577, 577, 1, 1)],
+)
+def test_attention_splits_the_keys_where_queries_are_few(sq: int, sk: int, batch: int, splits: int) -> None:
+    plans = attention_plan(sq, sk, 64, heads=8, key_heads=8, batch=batch)
+    assert launch_numbers(plans[0])[3] == splits
+    assert plans[0]["grid"] == (-(-sq // 128) * 8 * batch * splits, 1, 1)
+    if splits == 1:
+        assert len(plans) == 1
+    else:
+        assert plans[1]["kernel"] == "attention_combine_bfloat16"
+        assert plans[1]["grid"] == (-(-8 * batch * sq // 4), 1, 1)
 
 
 def test_attention_of_packed_sequences_has_room_for_any_lengths() -> None:
     (found,) = attention_plan(1000, 1000, 80, heads=3, key_heads=3, boundaries=[0, 64, 64, 700, 990])
-    rows, blocks, _ = launch_numbers(found)
+    rows, blocks = launch_numbers(found)[:2]
     assert blocks == 1000 // rows + 5
     assert found["grid"] == (3 * blocks, 1, 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,7 @@ def _attention(options: argparse.Namespace, dtype: Any, gradients: bool) -> tupl
 
     keys = options.keys or options.seqlen
     groups = options.key_heads or options.heads
-    causal = "bottom_right" if options.causal else None
+    causal: Literal["bottom_right"] | None = "bottom_right" if options.causal else None
     inputs = one(options.heads, options.seqlen), one(groups, keys), one(groups, keys)
     return vlmkernels.attention(*inputs, causal=causal, return_lse=True)  # type: ignore[no-any-return]
 

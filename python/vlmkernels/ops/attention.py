@@ -23,6 +23,7 @@ from vlmkernels.ops._framework import (
     needs_grad,
     refuse_double_backward,
     undisturbed,
+    workspace,
 )
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
@@ -194,7 +195,7 @@ def _shortcut(query: Tensor, key: Tensor, value: Tensor, causal: Causal | None, 
     try:
         backends.native.attention_forward(  # type: ignore[union-attr]
             query, key, value, out, None, None, None, None, None, None, None,
-            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, "cpu", torch.get_num_threads(), 0,
+            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, "cpu", torch.get_num_threads(), 0, None,
         )  # fmt: skip
     except (TypeError, ValueError):
         return None
@@ -268,6 +269,7 @@ def _run_forward(
         None,
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return out, row_lse
 
@@ -299,8 +301,6 @@ def _run_backward(
     grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
-    # Room for two numbers a row, which the kernels of GPUs compute first.
-    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out,
         grad_lse,
@@ -316,9 +316,9 @@ def _run_backward(
         key_padding,
         None,
         None,
-        statistics,
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return grads
 
