@@ -29,7 +29,8 @@ class Backward {
     static constexpr BackwardTile kTile = backward_tile(kHeld, sizeof(T), kHeadDim, kMasked);
     static constexpr bool kKeys = kHeld == Held::keys;
     static constexpr int kM = kTile.row_blocks, kN = kTile.chunk / 8, kWarpRows = 16 * kM, kHeldRows = held_rows(kTile);
-    static constexpr int kStreamed = kTile.streamed, kChunk = kTile.chunk, kThreads = kTile.warps * kWarpLanes;
+    static constexpr int kStreamed = kTile.streamed, kChunk = kTile.chunk,
+                         kThreads = backward_threads(kHeld, sizeof(T), kHeadDim, kMasked);
 
     using HeldTile = SharedTile<T, kHeldRows, kHeadDim>;
     using StreamedTile = SharedTile<T, kStreamed, kHeadDim>;
@@ -129,6 +130,7 @@ class Backward {
     }
 
     VLMK_DEVICE void write(const Gradient& gradient, float scale, const HeadTensor& to) const {
+        if (warp_row_ >= rows_) return;
         write_rows(gradient, scale, HeldTile(base_), warp_row_, held(to, 0), to.row_stride, rows_,
                    static_cast<int>(p_.head_dim));
     }

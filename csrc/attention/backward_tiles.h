@@ -66,8 +66,11 @@ constexpr BackwardTile backward_tile(Held held, int element_bytes, int head_dim,
     return *tile;
 }
 
+// At least a thread for every 16 bytes of a row, which more than the warps that compute help to load.
 constexpr int backward_threads(Held held, int element_bytes, int head_dim, bool masked) {
-    return backward_tile(held, element_bytes, head_dim, masked).warps * 32;
+    const BackwardTile tile = backward_tile(held, element_bytes, head_dim, masked);
+    const int row_chunks = tile.head_dim * element_bytes / 16;
+    return tile.warps * 32 > row_chunks ? tile.warps * 32 : row_chunks;
 }
 
 constexpr int held_rows(const BackwardTile& tile) { return 16 * tile.row_blocks * tile.warps; }

@@ -63,7 +63,8 @@ gpu::LaunchPlan plan_side(const AttentionProblem& p, Held held, const char* what
     parameters.row_blocks =
         static_cast<int>(packed ? rows / parameters.block_rows + sequences : ceil_divide(rows, parameters.block_rows));
     return launch(parameters, std::string(masked ? "masked_" : "") + what, "_" + std::to_string(tile.head_dim),
-                  parameters.row_blocks * heads * (packed ? 1 : p.batch), tile.warps * 32,
+                  parameters.row_blocks * heads * (packed ? 1 : p.batch),
+                  backward_threads(held, element_bytes(p), tile.head_dim, masked),
                   backward_shared_bytes(tile, element_bytes(p), held, both_tensors));
 }
 
