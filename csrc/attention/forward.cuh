@@ -74,7 +74,10 @@ class Forward {
             }
             if (!given_up && !(searches_ && fast_end_ > 0)) {
                 if (tile >= tiles_) break;
-                advance();
+                if (whole_block())
+                    advance();
+                else
+                    advance_slowly(searches_ ? next_ : tile + 1);
                 given_up = true;
             }
             if (given_up) careful_step(tile++);
@@ -91,11 +94,16 @@ class Forward {
 
     // --- what to do ---
 
+    // Short problems have blocks of fewer threads, which have no fast way through whole blocks of keys.
+    VLMK_DEVICE static bool whole_block() { return blockDim.x == kTile.threads(); }
+
     // Sets sequence and head, and returns the number of the block of rows. Blocks of one head are neighbours: they
     // share its keys in the cache.
     VLMK_DEVICE int find_work() {
         const uint32_t row_blocks = static_cast<uint32_t>(launch_.row_blocks);
-        const int number = static_cast<int>(blockIdx.x % row_blocks);
+        // Causal rows further down see more; they start first.
+        const int counted = static_cast<int>(blockIdx.x % row_blocks);
+        const int number = p_.causal == Causal::none ? counted : launch_.row_blocks - 1 - counted;
         int others = static_cast<int>(blockIdx.x / row_blocks);
         split_ = others % launch_.splits;
         others /= launch_.splits;
@@ -151,7 +159,7 @@ class Forward {
         const int origin = key_of(0);  // where the first block would start if it were full
         reach_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
         reach_end_ = active_ && plain_ ? min(tiles_, max(warp.every.high - origin, 0) / kKeys) : 0;
-        fast_begin_ = reach_begin_, fast_end_ = reach_end_;
+        fast_begin_ = reach_begin_, fast_end_ = whole_block() ? reach_end_ : 0;
         loads_left_ = tiles_ - 1;
         searches_ = p_.mask.data != nullptr || p_.visible.data != nullptr;
     }
@@ -193,7 +201,7 @@ class Forward {
         loads_left_ = next_ < tiles_ ? 1 : 0;
         if (next_ < tiles_) point_at(next_);
         fast_begin_ = tile;
-        fast_end_ = fast ? tile + 1 : 0;
+        fast_end_ = fast && whole_block() ? tile + 1 : 0;
     }
 
     // --- loads ---
@@ -218,10 +226,7 @@ class Forward {
         });
         commit_copies();
         if (tile < tiles_) {
-            const int first = first_key(tile), count = key_count(tile), filled_keys = (count + 15) / 16 * 16;
-            Copy::part(tile_at(0), count, filled_keys, columns, [&](int row) { return rows_of(p_.key, first + row); });
-            Copy::part(tile_at(Tile::kBytes), count, filled_keys, columns,
-                       [&](int row) { return rows_of(p_.value, first + row); });
+            load_block(tile, 0);
             point_at(tile + 1);
         }
         commit_copies();
@@ -237,13 +242,27 @@ class Forward {
         value_from_ = Copy::start(rows_of(p_.value, key_of(tile)), p_.value.row_stride, columns);
     }
 
-    // Waits for the block of keys, and starts the loads of the next.
-    VLMK_DEVICE void advance() {
+    // Any block of keys, by any number of threads.
+    VLMK_DEVICE void load_block(int tile, int stage) const {
+        const int first = first_key(tile), count = key_count(tile), filled = (count + 15) / 16 * 16;
+        const int columns = static_cast<int>(p_.head_dim);
+        Copy::part(tile_at(stage), count, filled, columns, [&](int row) { return rows_of(p_.key, first + row); });
+        Copy::part(tile_at(stage + Tile::kBytes), count, filled, columns,
+                   [&](int row) { return rows_of(p_.value, first + row); });
+    }
+
+    // Waits for a block of keys, which everybody then has in the stage after the last one.
+    VLMK_DEVICE void await_block() {
         wait_copies<0>();
         __syncthreads();
         const int to_next_stage = products_.are_before(tile_at(kStageBytes)) ? kStageBytes : -kStageBytes;
         products_.move(to_next_stage);
         copy_.move(-to_next_stage);
+    }
+
+    // Waits for a block of keys, and starts the loads of the next.
+    VLMK_DEVICE void advance() {
+        await_block();
         if (--loads_left_ >= 0) {
             const int columns = static_cast<int>(p_.head_dim);
             copy_.template full<kTile.exact()>(0, key_from_, launch_.key_stride, columns);
@@ -251,6 +270,13 @@ class Forward {
             key_from_ += int64_t{kKeys} * launch_.key_stride;
             value_from_ += int64_t{kKeys} * launch_.value_stride;
         }
+        commit_copies();
+    }
+
+    // The same in a block of fewer threads.
+    VLMK_DEVICE void advance_slowly(int next) {
+        await_block();
+        if (next < tiles_) load_block(next, products_.are_before(tile_at(kStageBytes)) ? kStageBytes : 0);
         commit_copies();
     }
 

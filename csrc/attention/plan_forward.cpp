@@ -45,6 +45,7 @@ struct Cut {
     ForwardLaunch launch;
     const ForwardTile& tile;
     int64_t blocks;
+    int threads;
 
     explicit Cut(const AttentionProblem& p) : tile(choose_tile(p)) {
         const int64_t group = p.heads_q / p.heads_k;
@@ -55,6 +56,7 @@ struct Cut {
             launch.block_rows = static_cast<int>(block_rows(tile, ceil_divide(p.seqlen_q, sequences)));
             launch.row_blocks = static_cast<int>(p.seqlen_q / launch.block_rows + sequences);
             blocks = launch.row_blocks * p.heads_q;
+            choose_threads(ceil_divide(p.seqlen_k, sequences));
             return;
         }
         // Heads of a group go through their keys together where one alone has no full block of rows.
@@ -65,6 +67,13 @@ struct Cut {
         blocks = launch.row_blocks * (p.heads_q / launch.heads_together) * p.batch;
         launch.splits = static_cast<int>(choose_splits(p, tile, blocks));
         blocks *= launch.splits;
+        choose_threads(p.seqlen_k);
+    }
+
+    // Warps without rows help to load long keys; for short ones, more blocks that are smaller do more.
+    void choose_threads(int64_t keys) {
+        const int needed = launch.block_rows / tile.warp_rows() * 32, chunks = tile.head_dim * tile.element_bytes / 16;
+        threads = keys <= kShortTiles * tile.keys && needed >= chunks ? needed : tile.threads();
     }
 };
 
@@ -75,7 +84,7 @@ gpu::LaunchPlan plan_parts(const Cut& cut) {
     plan.kernel = std::string("attention_forward_") + name(dtype) + "_" + std::to_string(cut.tile.head_dim) +
                   (cut.tile.exact() ? "" : "_padded");
     plan.grid = gpu::linear_grid(cut.blocks);
-    plan.block = {static_cast<uint32_t>(cut.tile.threads()), 1, 1};
+    plan.block = {static_cast<uint32_t>(cut.threads), 1, 1};
     plan.shared_bytes = static_cast<uint32_t>(cut.tile.shared_bytes());
     plan.parameters = gpu::parameter_bytes(cut.launch);
     return plan;

@@ -42,12 +42,14 @@ class RowCopy {
     }
 
     // The first `count` rows, at least one, which locate(row) finds; those behind them become zeros up to row `end`.
+    // Also for blocks of fewer threads, of which there must be one for each chunk of a row.
     template <class Locate>
     VLMK_DEVICE static void part(const Tile& tile, int count, int end, int columns, const Locate& locate) {
-        if (row() >= kRowsAtOnce) return;
+        const int rows_at_once = static_cast<int>(blockDim.x) / kChunks;
+        if (row() >= rows_at_once) return;
         const bool inside = column() < columns;
 #pragma unroll 1
-        for (int r = row(); r < end; r += kRowsAtOnce) {
+        for (int r = row(); r < end; r += rows_at_once) {
             const T* source = locate(min(r, count - 1)) + (inside ? column() : 0);
             copy_async_or_zero(tile.address(r, column()), source, inside && r < count ? kChunkBytes : 0);
         }

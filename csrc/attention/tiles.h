@@ -34,11 +34,17 @@ struct ForwardTiles {
     // loads then hide behind each other. 64 keys amortise the work per block of keys; 48 where output and query leave
     // no registers for more.
     static constexpr ForwardTile kTiles[] = {
-        {64, 64, 2, 64, false},  {72, 72, 2, 64, false},   {80, 80, 2, 64, false},  {88, 88, 2, 64, false},
-        {96, 96, 2, 48, false},  {104, 104, 2, 48, false}, {112, 112, 2, 48, true},  // 75 KB: two blocks an SM of 164
-                                                                                     // KB
-        {128, 128, 2, 48, true},                         // 85 KB, below the 99 KB of sm_86, 89 and 120
-        {64, 8, 2, 64, false},   {256, 8, 1, 32, true},  // the output alone takes 128 registers; 99 KB
+        {64, 64, 2, 64, false},
+        {72, 72, 2, 64, false},
+        {80, 80, 2, 64, false},
+        {88, 88, 2, 64, false},
+        {96, 96, 2, 48, false},
+        {104, 104, 2, 48, false},
+        {112, 112, 2, 48, true},  // 75 KB: two blocks an SM of 164
+                                  // KB
+        {128, 128, 2, 48, true},  // 85 KB, below the 99 KB of sm_86, 89 and 120
+        {64, 8, 2, 64, false},
+        {256, 8, 1, 32, true},  // the output alone takes 128 registers; 99 KB
     };
 };
 
@@ -60,6 +66,10 @@ constexpr int kSplitBlocks = 264;
 constexpr int kMinSplitTiles = 4;
 constexpr int kMinKeysPerQuery = 4;
 constexpr int kMaxSplits = 32;  // one for each lane of the warp that combines them
+
+// Up to so many blocks of keys, blocks have no more warps than there are rows for: windows of 64 tokens then have four
+// blocks on a multiprocessor that load while others compute, instead of two.
+constexpr int kShortTiles = 2;
 
 // A warp combines the parts of a row.
 constexpr int kCombineThreads = 128;

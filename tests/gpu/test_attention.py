@@ -166,6 +166,21 @@ def test_sequences_are_dense_batches_of_one() -> None:
         torch.testing.assert_close(lse[None, :, begin:end], one_lse)
 
 
+def test_one_long_sequence_among_short_ones() -> None:
+    """Blocks are made for the average; a long sequence has many of them."""
+    g = torch.Generator().manual_seed(5)
+    lengths = [8] * 60 + [300] + [16] * 20
+    boundaries = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
+    q, k, v = (torch.randn(int(boundaries[-1]), 1, 80, generator=g).bfloat16() for _ in range(3))
+    with backends.use_backend("emulator"), backends.emulation() as launches:
+        out = vk.attention_varlen(q, k, v, boundaries, boundaries)
+    assert launches[0].plan["block"] == (32, 1, 1)
+    begin, end = int(boundaries[60]), int(boundaries[61])
+    for a, b in ((begin, end), (0, 8), (end, end + 16)):
+        one = emulated(*(t[a:b].transpose(0, 1)[None] for t in (q, k, v)))[0]
+        torch.testing.assert_close(out[a:b].transpose(0, 1)[None], one, atol=2e-2, rtol=2e-2)
+
+
 def test_many_short_sequences() -> None:
     """More than 65,535 of them."""
     count = 66_000

@@ -138,12 +138,31 @@ def test_attention_tile_by_head_dim(d: int, kernel: str, dtype: torch.dtype) -> 
     assert found["shared_bytes"] <= (81 if d <= 112 else 99) * 1024
 
 
+@pytest.mark.parametrize(
+    ("d", "kernel"), [(8, "64"), (64, "64"), (72, "128"), (128, "128"), (136, "256"), (256, "256")]
+)
+def test_attention_tile_in_fp32(d: int, kernel: str) -> None:
+    (found,) = attention_plan(100, 100, d, dtype=torch.float32)
+    assert found["kernel"] == f"attention_forward_float32_{kernel}_padded"
+    assert found["shared_bytes"] <= 99 * 1024
+
+
 def test_attention_blocks_share_the_rows_evenly() -> None:
     """257 rows are nine warps: three blocks of three, not two of four and one of one."""
     for s, blocks, rows in ((1, 1, 32), (50, 1, 64), (128, 1, 128), (197, 2, 128), (257, 3, 96), (577, 5, 128)):
         (found,) = attention_plan(s, s, 64)
         assert found["grid"] == (blocks * 4 * 2, 1, 1)
         assert launch_numbers(found)[0] == rows
+
+
+def test_attention_blocks_of_short_problems_have_no_idle_warps() -> None:
+    for s, threads in ((1, 32), (50, 64), (77, 96), (128, 128), (197, 128)):
+        assert attention_plan(s, s, 64)[0]["block"] == (threads, 1, 1)
+    assert attention_plan(1, 2000, 64)[0]["block"] == (128, 1, 1)
+    # A thread for every chunk of a row.
+    assert attention_plan(1, 1, 256, dtype=torch.float32)[0]["block"] == (64, 1, 1)
+    (windows,) = attention_plan(4096, 4096, 80, boundaries=list(range(0, 4097, 64)))
+    assert windows["block"] == (64, 1, 1)
 
 
 def test_attention_heads_of_a_group_share_blocks_where_queries_are_few() -> None:
