@@ -29,16 +29,13 @@ constexpr BackwardTile kKeyTiles[] = {
     {96, 1, 4, 64, 32},
     {104, 1, 4, 32, 32},
     {112, 1, 4, 32, 32},
-    {128, 1, 4, 32, 16},
+    {128, 1, 4, 32, 32},
     // dK and dV by a kernel each. 48 rows, so that 99 KB of shared memory are enough.
     {256, 1, 3, 16, 16},
 };
 // What masks need comes on top.
 constexpr BackwardTile kMaskedKeyTiles[] = {
-    {72, 1, 4, 64, 32},
-    {80, 1, 4, 64, 32},
-    {88, 1, 4, 64, 32},
-    {112, 1, 4, 32, 16},
+    {72, 1, 4, 64, 32}, {80, 1, 4, 64, 32}, {88, 1, 4, 64, 32}, {112, 1, 4, 32, 16}, {128, 1, 4, 32, 16},
 };
 // A single gradient: 32 queries a warp up to 96. From 80 on tiles of 32 keys keep two blocks on an SM of 164 KB.
 constexpr BackwardTile kQueryTiles[] = {

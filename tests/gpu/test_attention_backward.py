@@ -62,6 +62,13 @@ def test_ragged_lengths(d: int) -> None:
         check(qkv(sq, sk, d), causal="bottom_right")
 
 
+@pytest.mark.parametrize("d", [8, 64, 72, 128, 136, 256])
+def test_fp32(d: int) -> None:
+    for sq, sk in ((1, 1), (31, 17), (66, 130), (70, 35)):
+        check(qkv(sq, sk, d, heads=2, dtype=torch.float32))
+        check(qkv(sq, sk, d, dtype=torch.float32), causal="bottom_right")
+
+
 @pytest.mark.parametrize("sk", [1, 16, 31, 32, 33, 96, 127, 128, 129, 197, 224, 225, 255, 256, 257, 300])
 def test_one_block_for_all_keys(sk: int) -> None:
     for sq in (1, 17, 64, 65, 197):
