@@ -137,7 +137,7 @@ class Backward {
 
     // --- masks ---
 
-    // Of `tile` rows that stream by from `first` on: those of the other side that some row of the block can see.
+    // Where the next tile starts, from `first` on, that the tile flags let some row held see.
     VLMK_DEVICE int find_visible(int first) const {
         if (!kMasked || p_.visible.data == nullptr) return first;
         const int tokens = static_cast<int>(p_.tokens_per_tile);
