@@ -56,7 +56,7 @@ struct AttentionProblem {
 
     int threads = 1;
 
-    // Room for what the forward kernels of GPUs compute in parts; see attention_workspace.
+    // Room for what the kernels of GPUs compute in between; see attention_workspace and attention_backward_workspace.
     float* workspace = nullptr;
 
     // Backward only.

@@ -16,6 +16,12 @@ VLMK_DEVICE float4 load_shared<float4>(uint32_t address) {
     return v;
 }
 template <>
+VLMK_DEVICE float2 load_shared<float2>(uint32_t address) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
+    return v;
+}
+template <>
 VLMK_DEVICE uint4 load_shared<uint4>(uint32_t address) {
     uint4 v;
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"

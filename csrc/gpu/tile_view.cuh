@@ -98,4 +98,26 @@ struct AcrossView {
     }
 };
 
+// A tile in every way that products read it; what a loop does not use costs nothing.
+template <class Tile_>
+struct TileView {
+    using Tile = Tile_;
+    using T = typename Tile::Element;
+    DownView<Tile> down;
+    AcrossView<Tile> across;
+    uint32_t element;  // of fp32 as a right operand, depth by columns: the lane's column, and the first of its two rows
+
+    VLMK_DEVICE explicit TileView(const Tile& tile, int row = 0, int column = 0)
+        : down(tile, row, column),
+          across(tile, row, column),
+          element(tile.address(row + lane_index() % 4 * 2, column + lane_index() / 4)) {}
+
+    // Further down in memory: other rows or columns, or the same place of a tile behind this one.
+    VLMK_DEVICE TileView operator+(int bytes) const { return {down + bytes, across + bytes, element + bytes}; }
+
+  private:
+    VLMK_DEVICE TileView(const DownView<Tile>& d, const AcrossView<Tile>& a, uint32_t e)
+        : down(d), across(a), element(e) {}
+};
+
 }  // namespace vlmk::gpu

@@ -178,20 +178,28 @@ void run_cpu(const AttentionProblem& p, bool backward) {
     VLMK_CALL_ACTIVE_ISA(attention_forward, p)
 }
 
-std::vector<gpu::LaunchPlan> plan(const AttentionProblem& p, bool backward) {
-    return backward ? plan_attention_backward(p) : plan_attention_forward(p);
-}
-
 void run(const Execution& execution, const AttentionProblem& p, bool backward) {
     const py::gil_scoped_release release;
     if (execution.on_cpu()) return run_cpu(p, backward);
-    for (const gpu::LaunchPlan& launch : plan(p, backward)) execution.run(launch);
+    for (const gpu::LaunchPlan& launch :
+         backward ? plan_attention_backward(p, execution.shared_bytes()) : plan_attention_forward(p))
+        execution.run(launch);
 }
 
-py::list plans_as_list(const AttentionProblem& p, bool backward) {
+py::list plans_as_list(const std::vector<gpu::LaunchPlan>& launches) {
     py::list plans;
-    for (const gpu::LaunchPlan& launch : plan(p, backward)) plans.append(plan_as_dict(launch));
+    for (const gpu::LaunchPlan& launch : launches) plans.append(plan_as_dict(launch));
     return plans;
+}
+
+// Room for so many fp32 numbers, which the caller's tensor library makes. It must live until the kernels are queued.
+py::object borrow_workspace(Execution& execution, AttentionProblem& p, int64_t numbers, const py::object& new_tensor) {
+    if (execution.on_cpu() || numbers == 0) return py::none();
+    py::object room = new_tensor(numbers);
+    const TensorView view = execution.view(room, "workspace", Access::write);
+    expect(view, "workspace", DType::f32, {numbers});
+    p.workspace = static_cast<float*>(view.data);
+    return room;
 }
 
 void forward(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse, py::handle mask,
@@ -203,14 +211,7 @@ void forward(py::handle query, py::handle key, py::handle value, py::handle out,
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
     AttentionProblem p = forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
                                          key_padding, cu_seqlens_q, cu_seqlens_k, options);
-    // The caller's tensor library makes the workspace, which must live until the kernels are queued.
-    py::object workspace = py::none();
-    if (const int64_t numbers = execution.on_cpu() ? 0 : attention_workspace(p); numbers > 0) {
-        workspace = new_tensor(numbers);
-        const TensorView room = execution.view(workspace, "workspace", Access::write);
-        expect(room, "workspace", DType::f32, {numbers});
-        p.workspace = static_cast<float*>(room.data);
-    }
+    const py::object room = borrow_workspace(execution, p, attention_workspace(p), new_tensor);
     run(execution, p, false);
 }
 
@@ -219,13 +220,14 @@ void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::ha
               py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
               py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right,
               py::object scale, double softcap, int64_t tokens_per_tile, const std::string& backend, int threads,
-              uint64_t stream) {
+              uint64_t stream, const py::object& new_tensor) {
     Execution execution(backend, threads, stream);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    run(execution,
+    AttentionProblem p =
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
-                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options),
-        true);
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options);
+    const py::object room = borrow_workspace(execution, p, attention_backward_workspace(p), new_tensor);
+    run(execution, p, true);
 }
 
 py::list forward_plan(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse,
@@ -234,9 +236,9 @@ py::list forward_plan(py::handle query, py::handle key, py::handle value, py::ha
                       int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    return plans_as_list(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
-                                         key_padding, cu_seqlens_q, cu_seqlens_k, options),
-                         false);
+    return plans_as_list(
+        plan_attention_forward(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
+                                               key_padding, cu_seqlens_q, cu_seqlens_k, options)));
 }
 
 py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
@@ -244,13 +246,13 @@ py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle quer
                        py::handle grad_value, py::handle mask, py::handle visible, py::handle query_padding,
                        py::handle key_padding, py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal,
                        int64_t window_left, int64_t window_right, py::object scale, double softcap,
-                       int64_t tokens_per_tile) {
+                       int64_t tokens_per_tile, int shared_bytes) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    return plans_as_list(
+    const AttentionProblem p =
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
-                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options),
-        true);
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options);
+    return plans_as_list(plan_attention_backward(p, shared_bytes));
 }
 
 }  // namespace

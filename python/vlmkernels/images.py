@@ -30,6 +30,9 @@ OPERATIONS = {
         "attention/forward_float16",
         "attention/forward_float32",
         "attention/combine",
+        "attention/backward_bfloat16",
+        "attention/backward_float16",
+        "attention/backward_float32",
     ),
     "merge_attention": ("merge_attention/merge",),
 }

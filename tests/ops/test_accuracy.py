@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -30,15 +27,8 @@ def test_the_same_bits_every_time(case: Case, dtype: torch.dtype, backend: str) 
     assert check_repeatable(case, dtype) == []
 
 
-def cuda_cases() -> Iterator[Case]:
-    """Of operations that have CUDA kernels; those of attention know no gradients yet."""
-    for case in cases():
-        kernel = OPERATIONS[case.operation]
-        if kernel in images.OPERATIONS:
-            yield replace(case, grads=()) if kernel == "attention" else case
-
-
-CUDA_CASES = list(cuda_cases())
+#: Cases of operations that have CUDA kernels.
+CUDA_CASES = [case for case in cases() if OPERATIONS[case.operation] in images.OPERATIONS]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))

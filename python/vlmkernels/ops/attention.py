@@ -325,6 +325,7 @@ def _run_backward(
         None,
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return grads
 

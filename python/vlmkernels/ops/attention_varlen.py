@@ -128,7 +128,7 @@ def _run_backward(
     lse = lse.contiguous()
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out, grad_lse, query, key, value, out, lse, *grads, None, None, None, None, cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous(),
-        *options, *backends.execution(backend, query),
+        *options, *backends.execution(backend, query), workspace(query),
     )  # fmt: skip
     return grads
 

@@ -1,0 +1,3 @@
+#include "attention/backward_kernels.cuh"
+
+VLMK_BACKWARD_KERNELS(vlmk::bf16, bfloat16)
