@@ -319,12 +319,15 @@ class Forward {
             if (key + 16 <= warp.some.low || warp.some.high <= key) continue;
             const bool whole = plain_ && warp.every.low <= key && key + 16 <= min(warp.every.high, end);
             if (whole && referenced_ && fast_step<2>(row)) continue;
-            referenced_ = true;
 
             Accumulator<> s[kRowTiles][2];
             products_.multiply_keys(s, row);
-            mask_scores(s, key, end);
+            if (plain_ && warp.every.low <= key && min(key + 16, end) <= warp.every.high)
+                trim_scores(s, end - key);
+            else
+                mask_scores(s, key, end);
             raise_references(s);
+            referenced_ = true;
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
@@ -342,6 +345,18 @@ class Forward {
     // A row that has seen nothing keeps the reference -inf; subtracting 0 instead makes its P 2^-inf = 0.
     VLMK_DEVICE static float guarded(float minus_reference) {
         return minus_reference == infinity() ? 0.0f : minus_reference;
+    }
+
+    // Products -> scores of `count` keys that all rows see, -inf behind them.
+    VLMK_DEVICE void trim_scores(Accumulator<> (&s)[kRowTiles][2], int count) const {
+#pragma unroll
+        for (int n = 0; n < 2; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const bool seen = 8 * n + lane_index() % 4 * 2 + i % 2 < count;
+#pragma unroll
+                for (int m = 0; m < kRowTiles; ++m) s[m][n].v[i] = seen ? s[m][n].v[i] * launch_.factor : -infinity();
+            }
     }
 
     // Products -> scores, -inf where a row does not see a key or from `end` on.
@@ -375,7 +390,7 @@ class Forward {
             raised = raised || largest > -minus_reference_[r];
             minus_reference_[r] = -largest;
         }
-        if (!__any_sync(kWholeWarp, raised)) return;
+        if (!referenced_ || !__any_sync(kWholeWarp, raised)) return;  // there is nothing yet, or nothing new
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
             sum_[r] *= rescale[r];
@@ -449,7 +464,7 @@ class Forward {
             }
         }
         __syncwarp();
-        const int chunks = static_cast<int>(p_.head_dim) / QueryTile::kChunk;
+        const int chunks = (kTile.exact() ? kDim : static_cast<int>(p_.head_dim)) / QueryTile::kChunk;
         const int count = min(kTile.warp_rows(), rows_ - warp_row_) * chunks;
 #pragma unroll 1
         for (int i = lane_index(); i < count; i += kWarpLanes) {
@@ -478,7 +493,7 @@ class Forward {
     int next_;                     // block of keys that is seen
     bool searches_, sees_some_ = true;
     bool plain_;               // nothing but causality and window hides keys from the warp
-    bool referenced_ = false;  // there is a reference
+    bool referenced_ = false;  // some keys are in O, the sums and the references
     Sight sight_;
 
     const char *key_from_ = nullptr, *value_from_ = nullptr;

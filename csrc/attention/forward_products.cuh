@@ -66,13 +66,14 @@ class ForwardProducts {
 
     // Into registers, where there is room for them.
     VLMK_DEVICE void load_query() {
-        if constexpr (kTile.query_in_shared) return;
+        if constexpr (!kTile.query_in_shared) {
 #pragma unroll
-        for (int m = 0; m < kQueryRows; ++m) {
+            for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
-            for (int k = 0; k < kDepthSteps; ++k)
-                if (exists(16 * k)) query_[m].steps[k] = load_left(queries_, warp_row_ + 16 * m, 16 * k);
-            if constexpr (kOddTail) query_[m].tail = load_left_half(queries_, warp_row_ + 16 * m, kDim - 8);
+                for (int k = 0; k < kDepthSteps; ++k)
+                    if (exists(16 * k)) query_[m].steps[k] = load_left(queries_, warp_row_ + 16 * m, 16 * k);
+                if constexpr (kOddTail) query_[m].tail = load_left_half(queries_, warp_row_ + 16 * m, kDim - 8);
+            }
         }
     }
 
@@ -146,14 +147,12 @@ class ForwardProducts {
     }
 
   private:
-    static constexpr int kQueryRows = kTile.query_in_shared ? 0 : kRowTiles;
-
     AcrossView<Tile> keys_;
     DownView<Tile> values_;
     const QueryTile queries_;
     const int warp_row_;
     const int64_t& head_dim_;
-    QueryRows query_[kQueryRows > 0 ? kQueryRows : 1];
+    QueryRows query_[kTile.query_in_shared ? 1 : kRowTiles];
 };
 
 // fp32: each number is two of tf32, large + small, and a product large large + large small + small large. What is left

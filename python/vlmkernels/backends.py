@@ -48,9 +48,9 @@ if _requested == "auto":
     _requested = None
 
 
-def kernels_allowed() -> bool:
+def kernels_allowed(backend: str) -> bool:
     """True if the compiled module is there and nothing asks for another backend."""
-    return native is not None and _requested in (None, "cpu")
+    return native is not None and _requested in (None, backend)
 
 
 class EmulatedLaunch(NamedTuple):
