@@ -1,3 +1,3 @@
 #include "attention/backward_kernels.cuh"
 
-VLMK_BACKWARD_KERNELS(bfloat16, vlmk::bf16)
+VLMK_BACKWARD_KERNELS(vlmk::bf16, bfloat16)

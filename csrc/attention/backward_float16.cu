@@ -1,3 +1,3 @@
 #include "attention/backward_kernels.cuh"
 
-VLMK_BACKWARD_KERNELS(float16, vlmk::f16)
+VLMK_BACKWARD_KERNELS(vlmk::f16, float16)

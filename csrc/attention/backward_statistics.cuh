@@ -1,7 +1,7 @@
 // What backward needs of every query row, before the main kernels: kStatisticsLanes lanes a row, 8 elements at once.
 #pragma once
+#include "attention/backward_launch.h"
 #include "attention/backward_tiles.h"
-#include "attention/problem.h"
 #include "gpu/exp2.cuh"
 #include "gpu/reduce.cuh"
 #include "gpu/vector.cuh"
@@ -9,7 +9,8 @@
 namespace vlmk::gpu {
 
 template <class T>
-VLMK_DEVICE void backward_statistics(const AttentionProblem& p) {
+VLMK_DEVICE void backward_statistics(const BackwardLaunch& launch) {
+    const AttentionProblem& p = launch.problem;
     constexpr int kElements = kVectorElements<T>;
     const int heads = static_cast<int>(p.heads_q), length = static_cast<int>(p.seqlen_q);
     const int batch = p.cu_seqlens_q == nullptr ? static_cast<int>(p.batch) : 1, last = batch * heads * length - 1;
@@ -36,7 +37,7 @@ VLMK_DEVICE void backward_statistics(const AttentionProblem& p) {
     if (p.grad_lse != nullptr) delta -= p.grad_lse[at];
     const float lse = p.lse[at];
     const bool blind = lse == -infinity();
-    p.statistics[at] = {blind ? -infinity() : -lse * kLog2E, blind ? 0.0f : -delta};
+    launch.statistics[at] = {blind ? -infinity() : -lse * kLog2E, blind ? 0.0f : -delta};
 }
 
 }  // namespace vlmk::gpu

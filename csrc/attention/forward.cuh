@@ -12,11 +12,10 @@
 // ahead; a single barrier a block says that they have landed and that the stage they replace has been read.
 #pragma once
 #include "attention/forward_launch.h"
+#include "attention/forward_products.cuh"
 #include "attention/mask.cuh"
 #include "attention/row_copy.cuh"
-#include "attention/tiles.h"
-#include "gpu/mma.cuh"
-#include "gpu/operands.cuh"
+#include "attention/sight.cuh"
 #include "gpu/reduce.cuh"
 
 namespace vlmk::gpu {
@@ -27,60 +26,62 @@ template <class T>
 constexpr float kLargestSum = 16384.0f;  // 2^14
 template <>
 constexpr float kLargestSum<bf16> = 1073741824.0f;  // 2^30
+template <>
+constexpr float kLargestSum<float> = 1073741824.0f;
 
 template <class T, int kIndex>
 class Forward {
-    static constexpr ForwardTile kTile = kForwardTiles[kIndex];
-    static constexpr int kDim = kTile.head_dim, kKeys = kTile.keys, kRowTiles = kTile.row_tiles;
+    using Shape = ForwardShape<T, kIndex>;
+    static constexpr ForwardTile kTile = Shape::kTile;
+    static constexpr int kDim = Shape::kDim, kKeys = Shape::kKeys, kRowTiles = Shape::kRowTiles;
     static constexpr int kRows = 2 * kRowTiles;  // rows a lane has a part of: 8 apart
-    static constexpr int kDepthSteps = kDim / 16;
-    static constexpr bool kOddTail = kDim % 16 == 8;  // 8 more of the depth, and an odd block of columns
 
-    using Tile = SharedTile<T, kKeys, kDim>;
-    using QueryTile = SharedTile<T, kTile.rows(), kDim>;
-    using Copy = RowCopy<Tile, kForwardThreads>;
-    using QueryCopy = RowCopy<QueryTile, kForwardThreads>;
-    static_assert(Tile::kBytes == kKeys * kTile.row_bytes(), "plan and kernel agree about shared memory");
-
-    struct QueryRows {
-        LeftFragment<T, 16> steps[kDepthSteps];
-        LeftFragment<T, 8> tail;
-    };
-    struct Place {
-        int head, position;
-    };
+    using Tile = typename Shape::Tile;
+    using QueryTile = typename Shape::QueryTile;
+    using Copy = RowCopy<Tile, kTile.threads()>;
+    using QueryCopy = RowCopy<QueryTile, kTile.threads()>;
 
   public:
-    VLMK_DEVICE explicit Forward(const ForwardLaunch& launch) : launch_(launch), p_(launch.problem) {
+    VLMK_DEVICE explicit Forward(const ForwardLaunch& launch)
+        : launch_(launch),
+          p_(launch.problem),
+          warp_row_(static_cast<int>(threadIdx.x) / kWarpLanes * kTile.warp_rows()),
+          products_(tile_at(kStageBytes), tile_at(kStageBytes + Tile::kBytes), queries(), warp_row_, p_.head_dim),
+          copy_(tile_at(0)) {
         const int row_block = find_work();
         first_row_ = row_block * launch.block_rows;
         rows_ = min(launch.block_rows, launch.heads_together * s_.seqlen_q - first_row_);
-        warp_row_ = static_cast<int>(threadIdx.x) / kWarpLanes * kTile.warp_rows();
-        base_ = shared_address(dynamic_shared());
     }
 
     VLMK_DEVICE void run() {
         if (rows_ <= 0) return;
         plan_keys();
         for (int i = 0; i < kRows; ++i) minus_reference_[i] = infinity(), sum_[i] = 0.0f;
-        start_loads();
+        int tile = searches_ ? find_visible(0) : 0;
+        start_loads(tile);
 
-        int tile = 0;
-        bool landed = false;  // the block of keys that the fast way has given up
-        for (;;) {
-            if (tile >= fast_begin_)
-                for (; tile < fast_end_; ++tile) {
-                    advance(tile);
-                    if (!fast_step()) {
-                        landed = true;
-                        break;
-                    }
+        while (tile < tiles_) {
+            if (searches_) look_ahead(tile);
+            bool given_up = false;
+            if (tile >= fast_begin_) {
+                int left = fast_end_ - tile;
+                for (; left > 0; --left) {
+                    advance();
+                    given_up = !fast_step<kKeys / 8>(0);
+                    if (given_up) break;
                 }
-            if (tile >= tiles_) break;
-            if (!landed) advance(tile);
-            landed = false;
-            careful_step(tile);
-            ++tile;
+                tile = max(tile, fast_end_ - left);
+            }
+            if (!given_up && !(searches_ && fast_end_ > 0)) {
+                if (tile >= tiles_) break;
+                if (whole_block())
+                    advance();
+                else
+                    advance_slowly(searches_ ? next_ : tile + 1);
+                given_up = true;
+            }
+            if (given_up) careful_step(tile++);
+            if (searches_) tile = next_;
         }
         finish();
     }
@@ -93,12 +94,19 @@ class Forward {
 
     // --- what to do ---
 
+    // Short problems have blocks of fewer threads, which have no fast way through whole blocks of keys.
+    VLMK_DEVICE static bool whole_block() { return blockDim.x == kTile.threads(); }
+
     // Sets sequence and head, and returns the number of the block of rows. Blocks of one head are neighbours: they
     // share its keys in the cache.
     VLMK_DEVICE int find_work() {
         const uint32_t row_blocks = static_cast<uint32_t>(launch_.row_blocks);
-        const int number = static_cast<int>(blockIdx.x % row_blocks);
-        const int others = static_cast<int>(blockIdx.x / row_blocks);
+        // Causal rows further down see more; they start first.
+        const int counted = static_cast<int>(blockIdx.x % row_blocks);
+        const int number = p_.causal == Causal::none ? counted : launch_.row_blocks - 1 - counted;
+        int others = static_cast<int>(blockIdx.x / row_blocks);
+        split_ = others % launch_.splits;
+        others /= launch_.splits;
         const int head_blocks = static_cast<int>(p_.heads_q) / launch_.heads_together;
         head_ = others % head_blocks * launch_.heads_together;
         key_head_ = head_ / static_cast<int>(p_.heads_q / p_.heads_k);
@@ -131,25 +139,33 @@ class Forward {
         return {{low.low, high.high}, {high.low, low.high}};
     }
 
+    VLMK_DEVICE Reach warp_reach() const { return reach(warp_row_, warp_row_ + kTile.warp_rows()); }
+
     VLMK_DEVICE void plan_keys() {
-        const Range block = reach(0, rows_).some;
+        Range block = reach(0, rows_).some;
+        if (launch_.splits > 1) {  // whole blocks of keys, but for the last one
+            const int part = (block.high - block.low + launch_.splits * kKeys - 1) / (launch_.splits * kKeys) * kKeys;
+            block.low += split_ * part;
+            block.high = min(block.high, block.low + part);
+        }
         const int count = max(0, block.high - block.low);
         tiles_ = (count + kKeys - 1) / kKeys;
         first_keys_ = count - (tiles_ - 1) * kKeys;
         first_key_ = block.low;
 
         active_ = warp_row_ < rows_;
-        const Reach warp = reach(warp_row_, warp_row_ + kTile.warp_rows());
-        some_ = warp.some;
+        const Reach warp = warp_reach();
+        plain_ = p_.softcap == 0.0f && !any_padding();
         const int origin = key_of(0);  // where the first block would start if it were full
-        fast_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
-        fast_end_ = min(tiles_, max(warp.every.high - origin, 0) / kKeys);
-        if (!active_ || always_careful()) fast_end_ = 0;
+        reach_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
+        reach_end_ = active_ && plain_ ? min(tiles_, max(warp.every.high - origin, 0) / kKeys) : 0;
+        fast_begin_ = reach_begin_, fast_end_ = whole_block() ? reach_end_ : 0;
+        loads_left_ = tiles_ - 1;
+        searches_ = p_.mask.data != nullptr || p_.visible.data != nullptr;
     }
 
-    // Masks that do not end at a row's own range.
-    VLMK_DEVICE bool always_careful() const {
-        if (p_.softcap != 0.0f || p_.mask.data != nullptr || p_.visible.data != nullptr) return true;
+    // Whether a row of the warp does not see padding keys.
+    VLMK_DEVICE bool any_padding() const {
         if (p_.query_padding.data == nullptr) return false;
         const int position = place(warp_row_ + lane_index() % kTile.warp_rows()).position;
         return __any_sync(
@@ -157,169 +173,129 @@ class Forward {
             p_.query_padding.data[s_.index * p_.query_padding.batch_stride + position * p_.query_padding.row_stride]);
     }
 
+    VLMK_DEVICE int first_key(int tile) const { return tile == 0 ? first_key_ : key_of(tile); }
+    VLMK_DEVICE int key_count(int tile) const { return tile == 0 ? first_keys_ : kKeys; }
+
     // The first key of a block behind the first one.
     VLMK_DEVICE int key_of(int tile) const { return first_key_ + first_keys_ + (tile - 1) * kKeys; }
 
+    // --- mask tensors: only blocks of keys that a row of the block sees are loaded ---
+
+    // The next block of keys from `tile` on that is seen, or tiles_; sight_ is then the warp's of it.
+    VLMK_DEVICE int find_visible(int tile) {
+        for (; tile < tiles_; ++tile) {
+            sight_ = active_ ? look(p_, s_, first_key(tile), key_count(tile), kTile.warp_rows(),
+                                    [&](int row) { return place(warp_row_ + row); })
+                             : Sight{false, false};
+            if (__syncthreads_or(sight_.some)) break;
+        }
+        return tile;
+    }
+
+    // Finds the block after `tile`, and whether `tile` can go the fast way.
+    VLMK_DEVICE void look_ahead(int tile) {
+        sees_some_ = sight_.some;
+        plain_ = sight_.every && reach_end_ > 0;
+        const bool fast = plain_ && reach_begin_ <= tile && tile < reach_end_;
+        next_ = find_visible(tile + 1);
+        loads_left_ = next_ < tiles_ ? 1 : 0;
+        if (next_ < tiles_) point_at(next_);
+        fast_begin_ = tile;
+        fast_end_ = fast && whole_block() ? tile + 1 : 0;
+    }
+
     // --- loads ---
 
-    VLMK_DEVICE Tile keys(uint32_t stage) const { return Tile(base_ + stage); }
-    VLMK_DEVICE Tile values(uint32_t stage) const { return Tile(base_ + stage + Tile::kBytes); }
-    VLMK_DEVICE QueryTile queries() const { return QueryTile(base_ + kTile.query_offset()); }
+    // Two stages of a tile of keys and one of values behind it.
+    VLMK_DEVICE static Tile tile_at(int offset) { return Tile(shared_address(dynamic_shared()) + offset); }
+    VLMK_DEVICE static QueryTile queries() {
+        return QueryTile(shared_address(dynamic_shared()) + kTile.query_offset());
+    }
 
     VLMK_DEVICE const T* rows_of(const HeadTensor& t, int key) const {
         return row_pointer<const T>(t, s_, s_.first_k, key_head_, key);
     }
 
     // Queries, and the first block of keys and values.
-    VLMK_DEVICE void start_loads() {
+    VLMK_DEVICE void start_loads(int tile) {
         const int columns = static_cast<int>(p_.head_dim);
         const int filled = (rows_ + kTile.warp_rows() - 1) / kTile.warp_rows() * kTile.warp_rows();
-        QueryCopy(columns).part(queries(), rows_, filled, [&](int row) {
+        QueryCopy::part(queries(), rows_, filled, columns, [&](int row) {
             const Place at = place(row);
             return row_pointer<const T>(p_.query, s_, s_.first_q, at.head, at.position);
         });
         commit_copies();
-        if (tiles_ > 0) {
-            const Copy copy(columns);
-            const int filled_keys = (first_keys_ + 15) / 16 * 16;
-            copy.part(keys(0), first_keys_, filled_keys, [&](int row) { return rows_of(p_.key, first_key_ + row); });
-            copy.part(values(0), first_keys_, filled_keys,
-                      [&](int row) { return rows_of(p_.value, first_key_ + row); });
-            key_from_ = copy.start(rows_of(p_.key, key_of(1)), p_.key.row_stride);
-            value_from_ = copy.start(rows_of(p_.value, key_of(1)), p_.value.row_stride);
+        if (tile < tiles_) {
+            load_block(tile, 0);
+            point_at(tile + 1);
         }
         commit_copies();
         wait_copies<1>();
         __syncthreads();
-        if constexpr (!kTile.query_in_shared)
-            if (active_) load_query(query_);
+        if (active_) products_.load_query();
     }
 
-    // Waits for the block of keys, and starts the loads of the next.
-    VLMK_DEVICE void advance(int tile) {
+    // Loads go on from a block of keys.
+    VLMK_DEVICE void point_at(int tile) {
+        const int columns = static_cast<int>(p_.head_dim);
+        key_from_ = Copy::start(rows_of(p_.key, key_of(tile)), p_.key.row_stride, columns);
+        value_from_ = Copy::start(rows_of(p_.value, key_of(tile)), p_.value.row_stride, columns);
+    }
+
+    // Any block of keys, by any number of threads.
+    VLMK_DEVICE void load_block(int tile, int stage) const {
+        const int first = first_key(tile), count = key_count(tile), filled = (count + 15) / 16 * 16;
+        const int columns = static_cast<int>(p_.head_dim);
+        Copy::part(tile_at(stage), count, filled, columns, [&](int row) { return rows_of(p_.key, first + row); });
+        Copy::part(tile_at(stage + Tile::kBytes), count, filled, columns,
+                   [&](int row) { return rows_of(p_.value, first + row); });
+    }
+
+    // Waits for a block of keys, which everybody then has in the stage after the last one.
+    VLMK_DEVICE void await_block() {
         wait_copies<0>();
         __syncthreads();
-        stage_ = kStageBytes - stage_;
-        if (tile + 1 < tiles_) {
-            const Copy copy(static_cast<int>(p_.head_dim));
-            const uint32_t next = kStageBytes - stage_;
-            const int key_stride = static_cast<int>(p_.key.row_stride) * static_cast<int>(sizeof(T));
-            const int value_stride = static_cast<int>(p_.value.row_stride) * static_cast<int>(sizeof(T));
-            copy.template full<kTile.exact>(keys(next), key_from_, key_stride);
-            copy.template full<kTile.exact>(values(next), value_from_, value_stride);
-            key_from_ += int64_t{kKeys} * key_stride;
-            value_from_ += int64_t{kKeys} * value_stride;
+        const int to_next_stage = products_.are_before(tile_at(kStageBytes)) ? kStageBytes : -kStageBytes;
+        products_.move(to_next_stage);
+        copy_.move(-to_next_stage);
+    }
+
+    // Waits for a block of keys, and starts the loads of the next.
+    VLMK_DEVICE void advance() {
+        await_block();
+        if (--loads_left_ >= 0) {
+            const int columns = static_cast<int>(p_.head_dim);
+            copy_.template full<kTile.exact()>(0, key_from_, launch_.key_stride, columns);
+            copy_.template full<kTile.exact()>(Tile::kBytes, value_from_, launch_.value_stride, columns);
+            key_from_ += int64_t{kKeys} * launch_.key_stride;
+            value_from_ += int64_t{kKeys} * launch_.value_stride;
         }
         commit_copies();
     }
 
-    // --- products ---
-
-    // Whether these columns exist; known when compiling unless the kernel serves several widths.
-    VLMK_DEVICE bool exists(int column) const { return kTile.exact || column < static_cast<int>(p_.head_dim); }
-
-    VLMK_DEVICE void load_query(QueryRows (&rows)[kRowTiles]) const {
-#pragma unroll
-        for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-            for (int k = 0; k < kDepthSteps; ++k)
-                if (exists(16 * k)) rows[m].steps[k] = load_left(queries(), warp_row_ + 16 * m, 16 * k);
-            if constexpr (kOddTail) rows[m].tail = load_left_half(queries(), warp_row_ + 16 * m, kDim - 8);
-        }
-    }
-
-    // S = Q K^T for 8 kBlocks keys from a row of the tile on.
-    template <int kBlocks>
-    VLMK_DEVICE void multiply_keys(Accumulator<> (&s)[kRowTiles][kBlocks], const Tile& tile, int row) const {
-#pragma unroll
-        for (int k = 0; k < kDepthSteps; ++k) {
-            if (!exists(16 * k)) break;
-            LeftFragment<T, 16> q[kRowTiles];
-#pragma unroll
-            for (int m = 0; m < kRowTiles; ++m)
-                if constexpr (kTile.query_in_shared)
-                    q[m] = load_left(queries(), warp_row_ + 16 * m, 16 * k);
-                else
-                    q[m] = query_[m].steps[k];
-#pragma unroll
-            for (int n = 0; n < kBlocks; n += 2) {
-                const RightPair<T> b = load_right(tile, row + 8 * n, 16 * k);
-#pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) {
-                    mma(s[m][n], q[m], b.b[0]);
-                    mma(s[m][n + 1], q[m], b.b[1]);
-                }
-            }
-        }
-        if constexpr (kOddTail) {
-#pragma unroll
-            for (int n = 0; n < kBlocks; n += 4) {
-                RightHalves<T> b;
-                if (n + 4 <= kBlocks)
-                    b = load_right_halves(tile, row + 8 * n, kDim - 8);
-                else
-                    b = load_right_halves_pair(tile, row + 8 * n, kDim - 8);
-#pragma unroll
-                for (int i = 0; i < min(4, kBlocks - n); ++i)
-#pragma unroll
-                    for (int m = 0; m < kRowTiles; ++m) mma(s[m][n + i], query_[m].tail, b.b[i]);
-            }
-        }
-    }
-
-    // O += P V for the 8 kBlocks keys of `s`, which holds P before rounding.
-    template <int kBlocks>
-    VLMK_DEVICE void add_values(const Accumulator<> (&s)[kRowTiles][kBlocks], const Tile& tile, int row) {
-        constexpr int kSteps = kBlocks / 2;
-        LeftFragment<T, 16> weights[kRowTiles][kSteps];
-#pragma unroll
-        for (int m = 0; m < kRowTiles; ++m)
-#pragma unroll
-            for (int k = 0; k < kSteps; ++k) weights[m][k] = as_left<T>(s[m][2 * k], s[m][2 * k + 1]);
-#pragma unroll
-        for (int k = 0; k < kSteps; ++k) {
-#pragma unroll
-            for (int c = 0; c < kDim / 16; ++c) {
-                if (!exists(16 * c)) break;
-                const RightPair<T> v = load_right_transposed(tile, row + 16 * k, 16 * c);
-#pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) {
-                    mma(out_[m][2 * c], weights[m][k], v.b[0]);
-                    mma(out_[m][2 * c + 1], weights[m][k], v.b[1]);
-                }
-            }
-            if constexpr (kOddTail)
-                if (k % 2 == 1 || k == kSteps - 1) {
-                    const int first = k / 2 * 2, count = k - first + 1;
-                    RightPair<T> v;
-                    if (count == 2)
-                        v = load_right_column(tile, row + 16 * first, kDim - 8);
-                    else
-                        v.b[0] = load_right_column_half(tile, row + 16 * first, kDim - 8);
-#pragma unroll
-                    for (int i = 0; i < count; ++i)
-#pragma unroll
-                        for (int m = 0; m < kRowTiles; ++m) mma(out_[m][kDim / 8 - 1], weights[m][first + i], v.b[i]);
-                }
-        }
+    // The same in a block of fewer threads.
+    VLMK_DEVICE void advance_slowly(int next) {
+        await_block();
+        if (next < tiles_) load_block(next, products_.are_before(tile_at(kStageBytes)) ? kStageBytes : 0);
+        commit_copies();
     }
 
     // --- the two ways ---
 
-    // False, and nothing changed, if the reference is too low.
-    VLMK_DEVICE bool fast_step() {
-        Accumulator<> s[kRowTiles][kKeys / 8];
-        multiply_keys(s, keys(stage_), 0);
-        const float factor = p_.scale * kLog2E;
+    // Keys of a tile from a row on, all seen by all rows. False, and nothing changed, if the reference is too low.
+    template <int kBlocks>
+    VLMK_DEVICE bool fast_step(int first) {
+        Accumulator<> s[kRowTiles][kBlocks];
+        products_.multiply_keys(s, first);
         float sum[kRows] = {};
 #pragma unroll
         for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-            for (int n = 0; n < kKeys / 8; ++n)
+            for (int n = 0; n < kBlocks; ++n)
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     const int row = 2 * m + i / 2;
-                    s[m][n].v[i] = exp2(fmaf(s[m][n].v[i], factor, minus_reference_[row]));
+                    s[m][n].v[i] = exp2(fmaf(s[m][n].v[i], launch_.factor, minus_reference_[row]));
                     sum[row] += s[m][n].v[i];
                 }
         float total = sum[0];
@@ -328,21 +304,30 @@ class Forward {
         if (__any_sync(kWholeWarp, !(total < kLargestSum<T>))) return false;  // also for NaN
 #pragma unroll
         for (int i = 0; i < kRows; ++i) sum_[i] += sum[i];
-        add_values(s, values(stage_), 0);
+        products_.add_values(out_, s, first);
         return true;
     }
 
+    // From the last keys on: where the block is not full, they are the ones that need care.
     VLMK_DEVICE void careful_step(int tile) {
-        if (!active_) return;
-        const int first = tile == 0 ? first_key_ : key_of(tile), count = tile == 0 ? first_keys_ : kKeys;
+        if (!active_ || !sees_some_) return;
+        const int begin = first_key(tile), end = begin + key_count(tile);
+        const Reach warp = warp_reach();
 #pragma unroll 1
-        for (int row = 0; row < count; row += 16) {
-            const int key = first + row;
-            if (key + 16 <= some_.low || some_.high <= key) continue;
+        for (int row = (end - begin - 1) / 16 * 16; row >= 0; row -= 16) {
+            const int key = begin + row;
+            if (key + 16 <= warp.some.low || warp.some.high <= key) continue;
+            const bool whole = plain_ && warp.every.low <= key && key + 16 <= min(warp.every.high, end);
+            if (whole && referenced_ && fast_step<2>(row)) continue;
+
             Accumulator<> s[kRowTiles][2];
-            multiply_keys(s, keys(stage_), row);
-            mask_scores(s, key, first + count);
+            products_.multiply_keys(s, row);
+            if (plain_ && warp.every.low <= key && min(key + 16, end) <= warp.every.high)
+                trim_scores(s, end - key);
+            else
+                mask_scores(s, key, end);
             raise_references(s);
+            referenced_ = true;
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
@@ -353,13 +338,25 @@ class Forward {
                         s[m][n].v[i] = exp2(s[m][n].v[i] + guarded(minus_reference_[r]));
                         sum_[r] += s[m][n].v[i];
                     }
-            add_values(s, values(stage_), row);
+            products_.add_values(out_, s, row);
         }
     }
 
     // A row that has seen nothing keeps the reference -inf; subtracting 0 instead makes its P 2^-inf = 0.
     VLMK_DEVICE static float guarded(float minus_reference) {
         return minus_reference == infinity() ? 0.0f : minus_reference;
+    }
+
+    // Products -> scores of `count` keys that all rows see, -inf behind them.
+    VLMK_DEVICE void trim_scores(Accumulator<> (&s)[kRowTiles][2], int count) const {
+#pragma unroll
+        for (int n = 0; n < 2; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                const bool seen = 8 * n + lane_index() % 4 * 2 + i % 2 < count;
+#pragma unroll
+                for (int m = 0; m < kRowTiles; ++m) s[m][n].v[i] = seen ? s[m][n].v[i] * launch_.factor : -infinity();
+            }
     }
 
     // Products -> scores, -inf where a row does not see a key or from `end` on.
@@ -393,7 +390,7 @@ class Forward {
             raised = raised || largest > -minus_reference_[r];
             minus_reference_[r] = -largest;
         }
-        if (!__any_sync(kWholeWarp, raised)) return;
+        if (!referenced_ || !__any_sync(kWholeWarp, raised)) return;  // there is nothing yet, or nothing new
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
             sum_[r] *= rescale[r];
@@ -407,65 +404,100 @@ class Forward {
 
     // --- results ---
 
-    // O / sum goes through the shared memory of the queries, whose rows nobody else reads or writes, so that rows leave
-    // in whole.
     VLMK_DEVICE void finish() {
         wait_copies<0>();
         __syncthreads();
         if (!active_) return;
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            const int row = warp_row_ + 8 * r + lane_index() / 4;
             const float sum = reduce_add<4>(sum_[r]);
             const float normalise = sum == 0.0f ? 0.0f : 1.0f / sum;
 #pragma unroll
             for (int c = 0; c < kDim / 8; ++c) {
-                const float* o = out_[r / 2][c].v + r % 2 * 2;
-                if (exists(8 * c))
-                    store_pair(queries().address(row, 8 * c + lane_index() % 4 * 2),
-                               pack<T>(o[0] * normalise, o[1] * normalise));
+                out_[r / 2][c].v[r % 2 * 2] *= normalise;
+                out_[r / 2][c].v[r % 2 * 2 + 1] *= normalise;
             }
-            if (p_.lse != nullptr && lane_index() % 4 == 0 && row < rows_) {
-                const Place at = place(row);
-                p_.lse[lse_index(p_, s_, at.head, at.position)] = logf(sum) - minus_reference_[r] * kLn2;
+            sum_[r] = logf(sum) - minus_reference_[r] * kLn2;  // the logsumexp
+        }
+        if (launch_.splits > 1)
+            store_part();
+        else
+            store_rows();
+    }
+
+    // A row's place in the logsumexps and in the workspace.
+    VLMK_DEVICE int64_t row_number(int row) const {
+        const Place at = place(row);
+        return lse_index(p_, s_, at.head, at.position);
+    }
+
+    VLMK_DEVICE void store_part() const {
+        const int64_t rows = partial_rows(p_), head_dim = p_.head_dim;
+        float* const lses = p_.workspace + launch_.splits * rows * head_dim;
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const int row = warp_row_ + 8 * r + lane_index() / 4;
+            if (row >= rows_) continue;
+            const int64_t at = split_ * rows + row_number(row);
+            if (lane_index() % 4 == 0) lses[at] = sum_[r];
+            float* const to = p_.workspace + at * head_dim + lane_index() % 4 * 2;
+#pragma unroll
+            for (int c = 0; c < kDim / 8; ++c) {
+                const float* o = out_[r / 2][c].v + r % 2 * 2;
+                if (8 * c < head_dim) *reinterpret_cast<float2*>(to + 8 * c) = make_float2(o[0], o[1]);
+            }
+        }
+    }
+
+    // Through the shared memory of the queries, whose rows nobody else reads or writes any more, so that rows leave in
+    // whole.
+    VLMK_DEVICE void store_rows() const {
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+            const int row = warp_row_ + 8 * r + lane_index() / 4;
+            if (p_.lse != nullptr && lane_index() % 4 == 0 && row < rows_) p_.lse[row_number(row)] = sum_[r];
+#pragma unroll
+            for (int c = 0; c < kDim / 8; ++c) {
+                const float* o = out_[r / 2][c].v + r % 2 * 2;
+                if (products_.exists(8 * c))
+                    store_pair<T>(queries().address(row, 8 * c + lane_index() % 4 * 2), o[0], o[1]);
             }
         }
         __syncwarp();
-        store_rows();
-    }
-
-    VLMK_DEVICE static void store_pair(uint32_t address, uint32_t pair) {
-        asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(pair) : "memory");
-    }
-
-    VLMK_DEVICE void store_rows() const {
-        const int chunks = static_cast<int>(p_.head_dim) / QueryTile::kChunk;
+        const int chunks = (kTile.exact() ? kDim : static_cast<int>(p_.head_dim)) / QueryTile::kChunk;
         const int count = min(kTile.warp_rows(), rows_ - warp_row_) * chunks;
 #pragma unroll 1
         for (int i = lane_index(); i < count; i += kWarpLanes) {
             const int row = warp_row_ + i / chunks, column = i % chunks * QueryTile::kChunk;
             const Place at = place(row);
             T* to = row_pointer<T>(p_.out, s_, s_.first_q, at.head, at.position) + column;
-            const char* from = dynamic_shared() + (queries().address(row, column) - base_);
-            *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
+            *reinterpret_cast<uint4*>(to) = load_shared<uint4>(queries().address(row, column));
         }
     }
 
-    static constexpr uint32_t kStageBytes = 2 * Tile::kBytes;
+    static constexpr int kStageBytes = 2 * Tile::kBytes;
 
     const ForwardLaunch& launch_;
     const AttentionProblem& p_;
+    const int warp_row_;  // counted from first_row_
+    ForwardProducts<Shape> products_;
+    Copy copy_;
+    int first_row_, rows_;
     Sequence s_;
-    int head_, key_head_;
-    int first_row_, rows_, warp_row_;  // warp_row_ counts from first_row_
+    int head_, key_head_, split_;
     bool active_;
     int first_key_, first_keys_, tiles_;
-    int fast_begin_, fast_end_;
-    Range some_;
-    uint32_t base_, stage_ = kStageBytes;
+    int reach_begin_, reach_end_;  // blocks of keys that causality and window leave to all rows of the warp
+    int fast_begin_, fast_end_;    // blocks of keys for the fast way, as far as is known
+    int loads_left_;               // blocks of keys that are to be loaded, as far as is known
+    int next_;                     // block of keys that is seen
+    bool searches_, sees_some_ = true;
+    bool plain_;               // nothing but causality and window hides keys from the warp
+    bool referenced_ = false;  // some keys are in O, the sums and the references
+    Sight sight_;
+
     const char *key_from_ = nullptr, *value_from_ = nullptr;
 
-    QueryRows query_[kTile.query_in_shared ? 1 : kRowTiles];
     Accumulator<> out_[kRowTiles][kDim / 8];
     float minus_reference_[kRows], sum_[kRows];
 };
@@ -474,18 +506,7 @@ class Forward {
 
 // Kernels are named attention_forward_<dtype>_<head_dim of the tile>[_padded]; plan_forward.cpp makes the same names.
 #define VLMK_FORWARD_KERNEL(dtype, T, index, name)                                               \
-    extern "C" __global__ void __launch_bounds__(vlmk::kForwardThreads)                          \
+    extern "C" __global__ void __launch_bounds__(vlmk::ForwardTiles<T>::kTiles[index].threads()) \
         attention_forward_##dtype##_##name(const __grid_constant__ vlmk::ForwardLaunch launch) { \
         vlmk::gpu::Forward<T, index>(launch).run();                                              \
     }
-#define VLMK_FORWARD_KERNELS(dtype, T)          \
-    VLMK_FORWARD_KERNEL(dtype, T, 0, 64_padded) \
-    VLMK_FORWARD_KERNEL(dtype, T, 1, 64)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 2, 72)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 3, 80)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 4, 88)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 5, 96)        \
-    VLMK_FORWARD_KERNEL(dtype, T, 6, 104)       \
-    VLMK_FORWARD_KERNEL(dtype, T, 7, 112)       \
-    VLMK_FORWARD_KERNEL(dtype, T, 8, 128)       \
-    VLMK_FORWARD_KERNEL(dtype, T, 9, 256_padded)

@@ -1,4 +1,13 @@
 // Attention forward on the GPU in float16, a kernel for each tile of tiles.h.
 #include "attention/forward.cuh"
 
-VLMK_FORWARD_KERNELS(float16, vlmk::f16)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 0, 64)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 1, 72)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 2, 80)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 3, 88)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 4, 96)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 5, 104)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 6, 112)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 7, 128)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 8, 64_padded)
+VLMK_FORWARD_KERNEL(float16, vlmk::f16, 9, 256_padded)

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kMaxPosition = int64_t{1} << 29;  // sums of a few positions stay in 32 bits
 constexpr int64_t kLoadBytes = 16;
+constexpr int64_t kMaxRowBytes = (int64_t{1} << 31) - 1;  // from one row to the next
 
 // Every row must start at a multiple of 16 bytes. Strides of dimensions with one element do not count.
 void require_aligned(const AttentionProblem& p, const HeadTensor& t, bool query, const char* argument) {
@@ -18,6 +19,8 @@ void require_aligned(const AttentionProblem& p, const HeadTensor& t, bool query,
     require(reinterpret_cast<uintptr_t>(t.data) % kLoadBytes == 0 && starts(p.batch, t.batch_stride) &&
                 starts(heads, t.head_stride) && starts(rows, t.row_stride),
             std::string(argument) + " must have rows that start at multiples of 16 bytes: call .contiguous()");
+    require(rows <= 1 || t.row_stride * element <= kMaxRowBytes,
+            std::string(argument) + " must have rows less than 2 GB apart: call .contiguous()");
 }
 
 }  // namespace

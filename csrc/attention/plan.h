@@ -11,8 +11,15 @@ namespace vlmk {
 // std::invalid_argument for what they cannot take.
 AttentionProblem prepare_for_gpu(const AttentionProblem& problem);
 
-// For problems with rows; to be run one after the other.
+// How many fp32 numbers of workspace the forward plan of a problem needs.
+int64_t attention_workspace(const AttentionProblem& problem);
+
+// To be run one after the other; none for problems without rows.
 std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem);
-std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem);
+// How many fp32 numbers of workspace the backward plan of a problem needs.
+int64_t attention_backward_workspace(const AttentionProblem& problem);
+
+// `shared_bytes` is what a block of the GPU can have.
+std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem, int shared_bytes);
 
 }  // namespace vlmk

@@ -1,3 +1,6 @@
+#include <cmath>
+
+#include "attention/backward_launch.h"
 #include "attention/backward_tiles.h"
 #include "attention/plan.h"
 #include "core/error.h"
@@ -5,52 +8,94 @@
 namespace vlmk {
 namespace {
 
-gpu::LaunchPlan launch(const AttentionProblem& p, const char* what, const std::string& size, int64_t blocks,
-                       int threads, int shared_bytes) {
+int element_bytes(const AttentionProblem& p) { return p.dtype == DType::f32 ? 4 : 2; }
+
+int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Of all heads, as lse has them.
+int64_t query_rows(const AttentionProblem& p) {
+    return (p.cu_seqlens_q == nullptr ? p.batch : 1) * p.heads_q * p.seqlen_q;
+}
+
+// Every query sees every key, and scores are products times a positive factor.
+bool is_plain(const AttentionProblem& p) {
+    return p.mask.data == nullptr && p.visible.data == nullptr && p.query_padding.data == nullptr &&
+           p.causal == Causal::none && p.window_left < 0 && p.window_right < 0 && p.softcap == 0.0f && p.scale > 0.0f &&
+           std::isfinite(p.scale);
+}
+
+gpu::LaunchPlan launch(const BackwardLaunch& parameters, const std::string& what, const std::string& size,
+                       int64_t blocks, int threads, int shared_bytes) {
+    const char* dtype = name(parameters.problem.dtype);
     gpu::LaunchPlan plan;
-    plan.image = std::string("attention/backward_") + name(p.dtype);
-    plan.kernel = std::string("attention_backward_") + what + "_" + name(p.dtype) + size;
+    plan.image = std::string("attention/backward_") + dtype;
+    plan.kernel = "attention_backward_" + what + "_" + dtype + size;
     plan.grid = gpu::linear_grid(blocks);
     plan.block = {static_cast<uint32_t>(threads), 1, 1};
     plan.shared_bytes = static_cast<uint32_t>(shared_bytes);
-    plan.parameters = gpu::parameter_bytes(p);
+    plan.parameters = gpu::parameter_bytes(parameters);
     return plan;
 }
 
+RowStatistics* statistics_of(const AttentionProblem& p) { return reinterpret_cast<RowStatistics*>(p.workspace); }
+
 gpu::LaunchPlan plan_statistics(const AttentionProblem& p) {
-    const int64_t rows = (p.cu_seqlens_q == nullptr ? p.batch : 1) * p.heads_q * p.seqlen_q;
+    const int64_t rows = query_rows(p);
     constexpr int64_t kRows = kStatisticsThreads / kStatisticsLanes;
     if (rows > INT32_MAX - kRows)
         throw NotImplemented("the backward of attention takes at most 2^31 query rows of all heads on a GPU, got " +
                              std::to_string(rows) + ": split the batch");
-    return launch(p, "statistics", "", (rows + kRows - 1) / kRows, kStatisticsThreads, 0);
+    return launch({p, statistics_of(p), 0, 0}, "statistics", "", ceil_divide(rows, kRows), kStatisticsThreads, 0);
 }
 
-// A kernel whose blocks hold rows of one side and compute the gradients of that side that `tensors` counts.
+// A kernel whose blocks hold rows of one side: both of its tensors, or only the first.
 gpu::LaunchPlan plan_side(const AttentionProblem& p, Held held, const char* what, bool both_tensors) {
-    const BackwardTile tile = backward_tile(held, static_cast<int>(p.head_dim));
-    const bool keys = held == Held::keys;
+    const bool masked = p.head_dim > kPlainUpTo || p.dtype == DType::f32 || !is_plain(p);
+    const BackwardTile tile = backward_tile(held, element_bytes(p), static_cast<int>(p.head_dim), masked);
+    const bool keys = held == Held::keys, packed = p.cu_seqlens_q != nullptr;
     const int64_t heads = keys ? p.heads_k : p.heads_q, rows = keys ? p.seqlen_k : p.seqlen_q;
-    const int64_t size = held_rows(tile);
-    // Each packed sequence, and what is behind the last, starts a block of its own.
-    const int64_t blocks = p.cu_seqlens_k == nullptr ? p.batch * ((rows + size - 1) / size) : rows / size + p.batch + 1;
-    return launch(p, what, "_" + std::to_string(tile.head_dim), heads * blocks, tile.warps * 32,
-                  backward_shared_bytes(tile, both_tensors));
+    // As few blocks as a head needs, its rows dealt out evenly in whole warps. Packed sequences are as long as they are
+    // on average, as far as is known here; what is behind the last one is one more.
+    const int64_t sequences = p.batch + 1, warp_rows = 16 * tile.row_blocks;
+    const int64_t warps = ceil_divide(packed ? ceil_divide(rows, sequences) : rows, warp_rows);
+    BackwardLaunch parameters{p, statistics_of(p), 0, 0};
+    parameters.block_rows = static_cast<int>(ceil_divide(warps, ceil_divide(warps, tile.warps)) * warp_rows);
+    parameters.row_blocks =
+        static_cast<int>(packed ? rows / parameters.block_rows + sequences : ceil_divide(rows, parameters.block_rows));
+    return launch(parameters, std::string(masked ? "masked_" : "") + what, "_" + std::to_string(tile.head_dim),
+                  parameters.row_blocks * heads * (packed ? 1 : p.batch),
+                  backward_threads(held, element_bytes(p), tile.head_dim, masked),
+                  backward_shared_bytes(tile, element_bytes(p), held, both_tensors));
+}
+
+// The keys of the kernel whose blocks own all keys of a head; 0 if none can.
+int resident_keys(const AttentionProblem& p, int shared_bytes) {
+    if (p.dtype == DType::f32 || p.head_dim != kResidentHeadDim || p.cu_seqlens_q != nullptr || !is_plain(p)) return 0;
+    for (const int keys : kResidentKeys)
+        if (p.seqlen_k <= keys && resident_shared_bytes(kResidentHeadDim, keys) <= shared_bytes) return keys;
+    return 0;
 }
 
 }  // namespace
 
-std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem) {
+int64_t attention_backward_workspace(const AttentionProblem& problem) {
+    return query_rows(problem) * static_cast<int64_t>(sizeof(RowStatistics) / sizeof(float));
+}
+
+std::vector<gpu::LaunchPlan> plan_attention_backward(const AttentionProblem& problem, int shared_bytes) {
     const AttentionProblem p = prepare_for_gpu(problem);
-    if (p.dtype != DType::bf16 && p.dtype != DType::f16)
-        throw NotImplemented("the backward of attention takes bfloat16 and float16 on a GPU, got " +
-                             std::string(name(p.dtype)));
     const bool packed = p.cu_seqlens_q != nullptr;
     const bool queries = p.heads_q * p.seqlen_q > 0 && (packed || p.batch > 0);
     const bool keys = p.heads_k * p.seqlen_k > 0 && (packed || p.batch > 0);
     std::vector<gpu::LaunchPlan> plans;
     if (queries) plans.push_back(plan_statistics(p));
-    if (keys && p.head_dim > kBothGradientsUpTo) {
+    if (const int resident = queries && keys ? resident_keys(p, shared_bytes) : 0) {
+        plans.push_back(launch({p, statistics_of(p), 0, 0}, "resident" + std::to_string(resident),
+                               "_" + std::to_string(kResidentHeadDim), p.batch * p.heads_k, resident,
+                               resident_shared_bytes(kResidentHeadDim, resident)));
+        return plans;
+    }
+    if (keys && p.head_dim > both_gradients_up_to(element_bytes(p))) {
         plans.push_back(plan_side(p, Held::keys, "key", true));
         plans.push_back(plan_side(p, Held::keys, "value", false));
     } else if (keys) {

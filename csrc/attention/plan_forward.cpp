@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "attention/forward_launch.h"
 #include "attention/plan.h"
 #include "attention/tiles.h"
@@ -6,12 +8,19 @@
 namespace vlmk {
 namespace {
 
-// The smallest tile that takes a head_dim.
-const ForwardTile& choose_tile(int64_t head_dim) {
-    for (const ForwardTile& tile : kForwardTiles)
-        if (tile.exact ? tile.head_dim == head_dim : head_dim <= (tile.head_dim == 64 ? 56 : tile.head_dim))
-            return tile;
+constexpr float kLog2E = 1.44269504088896341f;
+
+template <size_t kCount>
+const ForwardTile& first_that_takes(const ForwardTile (&tiles)[kCount], int64_t head_dim) {
+    for (const ForwardTile& tile : tiles)
+        if (tile.least <= head_dim && head_dim <= tile.head_dim) return tile;
     throw std::logic_error("no tile takes head_dim " + std::to_string(head_dim));
+}
+
+// The types only name tables: 16-bit elements share one.
+const ForwardTile& choose_tile(const AttentionProblem& p) {
+    if (p.dtype == DType::f32) return first_that_takes(ForwardTiles<float>::kTiles, p.head_dim);
+    return first_that_takes(ForwardTiles<bf16>::kTiles, p.head_dim);
 }
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -19,47 +28,97 @@ int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // Rows of a block for `rows` rows of a head: as few blocks as they need, the rows dealt out evenly, whole warps.
 int64_t block_rows(const ForwardTile& tile, int64_t rows) {
     const int64_t warps = ceil_divide(rows, tile.warp_rows());
-    const int64_t blocks = ceil_divide(warps, kForwardWarps);
+    const int64_t blocks = ceil_divide(warps, tile.warps);
     return ceil_divide(warps, blocks) * tile.warp_rows();
 }
 
-}  // namespace
+int64_t choose_splits(const AttentionProblem& p, const ForwardTile& tile, int64_t blocks) {
+    if (p.cu_seqlens_q != nullptr || p.seqlen_k < kMinKeysPerQuery * p.seqlen_q) return 1;
+    const int64_t wanted = kSplitBlocks / blocks, possible = ceil_divide(p.seqlen_k, tile.keys) / kMinSplitTiles;
+    return std::max<int64_t>(1, std::min<int64_t>({wanted, possible, kMaxSplits}));
+}
 
-std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem) {
-    const bool packed = problem.cu_seqlens_q != nullptr;
-    if ((!packed && problem.batch == 0) || problem.heads_q == 0 || problem.seqlen_q == 0) return {};
+bool without_rows(const AttentionProblem& p) { return partial_rows(p) == 0; }
+
+// How a problem is cut into blocks, and how many those are.
+struct Cut {
     ForwardLaunch launch;
-    launch.problem = prepare_for_gpu(problem);
-    const AttentionProblem& p = launch.problem;
-    const ForwardTile& tile = choose_tile(p.head_dim);
-    const int64_t group = p.heads_q / p.heads_k;
-
+    const ForwardTile& tile;
     int64_t blocks;
-    if (packed) {
-        // Sequences are as long as they are on average, as far as is known here; the rows behind the last one are one
-        // more.
-        const int64_t sequences = p.batch + 1;
-        launch.block_rows = static_cast<int>(block_rows(tile, ceil_divide(p.seqlen_q, sequences)));
-        launch.row_blocks = static_cast<int>(p.seqlen_q / launch.block_rows + sequences);
-        blocks = launch.row_blocks * p.heads_q;
-    } else {
+    int threads;
+
+    explicit Cut(const AttentionProblem& p) : tile(choose_tile(p)) {
+        const int64_t group = p.heads_q / p.heads_k;
+        if (p.cu_seqlens_q != nullptr) {
+            // Sequences are as long as they are on average, as far as is known here; the rows behind the last one are
+            // one more.
+            const int64_t sequences = p.batch + 1;
+            launch.block_rows = static_cast<int>(block_rows(tile, ceil_divide(p.seqlen_q, sequences)));
+            launch.row_blocks = static_cast<int>(p.seqlen_q / launch.block_rows + sequences);
+            blocks = launch.row_blocks * p.heads_q;
+            choose_threads(ceil_divide(p.seqlen_k, sequences));
+            return;
+        }
         // Heads of a group go through their keys together where one alone has no full block of rows.
         if (group > 1 && p.seqlen_q < tile.rows()) launch.heads_together = static_cast<int>(group);
         const int64_t rows = p.seqlen_q * launch.heads_together;
         launch.block_rows = static_cast<int>(block_rows(tile, rows));
         launch.row_blocks = static_cast<int>(ceil_divide(rows, launch.block_rows));
         blocks = launch.row_blocks * (p.heads_q / launch.heads_together) * p.batch;
+        launch.splits = static_cast<int>(choose_splits(p, tile, blocks));
+        blocks *= launch.splits;
+        choose_threads(p.seqlen_k);
     }
 
+    // Warps without rows help to load long keys; for short ones, more blocks that are smaller do more.
+    void choose_threads(int64_t keys) {
+        const int needed = launch.block_rows / tile.warp_rows() * 32, chunks = tile.head_dim * tile.element_bytes / 16;
+        threads = keys <= kShortTiles * tile.keys && needed >= chunks ? needed : tile.threads();
+    }
+};
+
+gpu::LaunchPlan plan_parts(const Cut& cut) {
+    const DType dtype = cut.launch.problem.dtype;
     gpu::LaunchPlan plan;
-    plan.image = std::string("attention/forward_") + name(p.dtype);
-    plan.kernel = std::string("attention_forward_") + name(p.dtype) + "_" + std::to_string(tile.head_dim) +
-                  (tile.exact ? "" : "_padded");
-    plan.grid = gpu::linear_grid(blocks);
-    plan.block = {kForwardThreads, 1, 1};
-    plan.shared_bytes = static_cast<uint32_t>(tile.shared_bytes());
-    plan.parameters = gpu::parameter_bytes(launch);
-    return {plan};
+    plan.image = std::string("attention/forward_") + name(dtype);
+    plan.kernel = std::string("attention_forward_") + name(dtype) + "_" + std::to_string(cut.tile.head_dim) +
+                  (cut.tile.exact() ? "" : "_padded");
+    plan.grid = gpu::linear_grid(cut.blocks);
+    plan.block = {static_cast<uint32_t>(cut.threads), 1, 1};
+    plan.shared_bytes = static_cast<uint32_t>(cut.tile.shared_bytes());
+    plan.parameters = gpu::parameter_bytes(cut.launch);
+    return plan;
+}
+
+gpu::LaunchPlan plan_combine(const Cut& cut) {
+    const AttentionProblem& p = cut.launch.problem;
+    gpu::LaunchPlan plan;
+    plan.image = "attention/combine";
+    plan.kernel = std::string("attention_combine_") + name(p.dtype);
+    plan.grid = gpu::linear_grid(ceil_divide(partial_rows(p), kCombineThreads / 32));
+    plan.block = {kCombineThreads, 1, 1};
+    plan.parameters = gpu::parameter_bytes(cut.launch);
+    return plan;
+}
+
+}  // namespace
+
+int64_t attention_workspace(const AttentionProblem& p) {
+    if (without_rows(p)) return 0;
+    const int64_t splits = Cut(p).launch.splits;
+    return splits == 1 ? 0 : splits * partial_rows(p) * (p.head_dim + 1);
+}
+
+std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem) {
+    if (without_rows(problem)) return {};
+    const AttentionProblem p = prepare_for_gpu(problem);
+    Cut cut(p);
+    cut.launch.problem = p;
+    cut.launch.key_stride = static_cast<int>(p.key.row_stride * cut.tile.element_bytes);
+    cut.launch.value_stride = static_cast<int>(p.value.row_stride * cut.tile.element_bytes);
+    cut.launch.factor = p.scale * kLog2E;
+    if (cut.launch.splits == 1) return {plan_parts(cut)};
+    return {plan_parts(cut), plan_combine(cut)};
 }
 
 }  // namespace vlmk

@@ -29,12 +29,6 @@ struct MaskTensor {
     int64_t batch_stride = 0, head_stride = 0, row_stride = 0, column_stride = 0;
 };
 
-// What a query row's softmax left behind, as the backward kernels of GPUs add it: -lse in powers of two, -inf for a row
-// that saw nothing, and -delta = dlse - rowsum(dO * O).
-struct alignas(8) RowStatistics {
-    float minus_lse, minus_delta;
-};
-
 enum class Causal : int { none = 0, top_left = 1, bottom_right = 2 };
 
 struct AttentionProblem {
@@ -62,10 +56,12 @@ struct AttentionProblem {
 
     int threads = 1;
 
+    // Room for what the kernels of GPUs compute in between; see attention_workspace and attention_backward_workspace.
+    float* workspace = nullptr;
+
     // Backward only.
     HeadTensor grad_out, grad_query, grad_key, grad_value;
-    const float* grad_lse = nullptr;      // like lse, or null
-    RowStatistics* statistics = nullptr;  // like lse: room for what backward kernels of GPUs compute first
+    const float* grad_lse = nullptr;  // like lse, or null
 };
 
 VLMK_DECLARE_PER_ISA(void attention_forward(const AttentionProblem& problem))

@@ -8,52 +8,58 @@ namespace vlmk::gpu {
 
 template <class Tile, int kThreads>
 class RowCopy {
-  public:
-    using T = typename Tile::Element;
     static constexpr int kChunks = Tile::kColumns / Tile::kChunk;
     static constexpr int kRowsAtOnce = kThreads / kChunks;
     static constexpr int kSteps = (Tile::kRows + kRowsAtOnce - 1) / kRowsAtOnce;
 
-    // Rows have `columns` elements, a multiple of a chunk; the tile's others become zeros.
-    VLMK_DEVICE explicit RowCopy(int columns)
-        : row_(static_cast<int>(threadIdx.x) / kChunks),
-          column_(static_cast<int>(threadIdx.x) % kChunks * Tile::kChunk),
-          inside_(column_ < columns) {}
+  public:
+    using T = typename Tile::Element;
 
-    // Where the thread's first chunk is, given where the first row is.
-    VLMK_DEVICE const char* start(const T* rows, int64_t stride) const {
-        return reinterpret_cast<const char*>(rows + row_ * stride + (inside_ ? column_ : 0));
+    VLMK_DEVICE explicit RowCopy(const Tile& tile) : to_(tile.address(row(), column())) {}
+
+    // To another tile.
+    VLMK_DEVICE void move(int bytes) { to_ += bytes; }
+
+    // Where the thread's first chunk is, given where the first row is. Rows have `columns` elements, a multiple of a
+    // chunk; the tile's others become zeros.
+    VLMK_DEVICE static const char* start(const T* rows, int64_t stride, int columns) {
+        return reinterpret_cast<const char*>(rows + row() * stride + (column() < columns ? column() : 0));
     }
 
-    // All rows of the tile. `from` is from start(), the stride in bytes.
+    // All rows of the tile, to `shift` bytes behind it. `from` is from start(), the stride in bytes.
     template <bool kAllColumns>
-    VLMK_DEVICE void full(const Tile& tile, const char* from, int stride) const {
+    VLMK_DEVICE void full(int shift, const char* from, int stride, int columns) const {
 #pragma unroll
         for (int i = 0; i < kSteps; ++i)
-            if (row_ < min(kRowsAtOnce, Tile::kRows - i * kRowsAtOnce)) {
-                const uint32_t to = tile.address(row_ + i * kRowsAtOnce, column_);
+            if (threadIdx.x < min(kRowsAtOnce, Tile::kRows - i * kRowsAtOnce) * kChunks) {
+                const uint32_t to = to_ + shift + Tile::offset(i * kRowsAtOnce, 0);
                 const char* source = from + int64_t{i * kRowsAtOnce} * stride;
                 if constexpr (kAllColumns)
                     copy_async(to, source);
                 else
-                    copy_async_or_zero(to, source, inside_ ? kChunkBytes : 0);
+                    copy_async_or_zero(to, source, column() < columns ? kChunkBytes : 0);
             }
     }
 
     // The first `count` rows, at least one, which locate(row) finds; those behind them become zeros up to row `end`.
+    // Also for blocks of fewer threads, of which there must be one for each chunk of a row.
     template <class Locate>
-    VLMK_DEVICE void part(const Tile& tile, int count, int end, const Locate& locate) const {
-        if (row_ >= kRowsAtOnce) return;
+    VLMK_DEVICE static void part(const Tile& tile, int count, int end, int columns, const Locate& locate) {
+        const int rows_at_once = static_cast<int>(blockDim.x) / kChunks;
+        if (row() >= rows_at_once) return;
+        const bool inside = column() < columns;
 #pragma unroll 1
-        for (int row = row_; row < end; row += kRowsAtOnce) {
-            const T* source = locate(min(row, count - 1)) + (inside_ ? column_ : 0);
-            copy_async_or_zero(tile.address(row, column_), source, inside_ && row < count ? kChunkBytes : 0);
+        for (int r = row(); r < end; r += rows_at_once) {
+            const T* source = locate(min(r, count - 1)) + (inside ? column() : 0);
+            copy_async_or_zero(tile.address(r, column()), source, inside && r < count ? kChunkBytes : 0);
         }
     }
 
   private:
-    int row_, column_;
-    bool inside_;
+    VLMK_DEVICE static int row() { return static_cast<int>(threadIdx.x) / kChunks; }
+    VLMK_DEVICE static int column() { return static_cast<int>(threadIdx.x) % kChunks * Tile::kChunk; }
+
+    uint32_t to_;
 };
 
 }  // namespace vlmk::gpu

@@ -4,22 +4,20 @@
 
 namespace vlmk {
 
-// Four warps a block: with up to 255 registers a thread two blocks share a multiprocessor, whose barriers and loads
-// then hide behind each other.
-constexpr int kForwardThreads = 128;
-constexpr int kForwardWarps = kForwardThreads / 32;
-
-// A warp owns `row_tiles` * 16 query rows; a block goes through the keys `keys` at a time.
+// A block of `warps` warps, each of which owns `row_tiles` * 16 query rows, goes through the keys `keys` at a time.
 struct ForwardTile {
-    int head_dim, row_tiles, keys;
+    int head_dim, least;  // takes head dims from `least` on; what is not head_dim itself is rounded up at run time
+    int row_tiles, keys;
     bool query_in_shared;  // read again for every block of keys, where registers are short
-    bool exact;            // for head_dim alone; else for smaller ones too, rounded up to 16 at run time
+    int element_bytes = 2, warps = 4;
 
+    VLMK_HOST_DEVICE constexpr bool exact() const { return least == head_dim; }
+    VLMK_HOST_DEVICE constexpr int threads() const { return warps * 32; }
     VLMK_HOST_DEVICE constexpr int warp_rows() const { return row_tiles * 16; }
-    VLMK_HOST_DEVICE constexpr int rows() const { return kForwardWarps * warp_rows(); }
+    VLMK_HOST_DEVICE constexpr int rows() const { return warps * warp_rows(); }
 
     // Rows in shared memory are an odd number of 16-byte chunks apart.
-    VLMK_HOST_DEVICE constexpr int row_bytes() const { return (head_dim / 8 | 1) * 16; }
+    VLMK_HOST_DEVICE constexpr int row_bytes() const { return (head_dim * element_bytes / 16 | 1) * 16; }
     // Two stages of keys and values; queries are apart, or pass through the second stage before it is needed.
     VLMK_HOST_DEVICE constexpr int query_offset() const { return (query_in_shared ? 4 : 2) * keys * row_bytes(); }
     VLMK_HOST_DEVICE constexpr int shared_bytes() const {
@@ -28,20 +26,52 @@ struct ForwardTile {
     }
 };
 
-// 32 rows a warp halve what shared memory has to deliver for a product: ldmatrix would else take as long as the tensor
-// cores. 64 keys amortise the work per block of keys; 48 where output and query leave no registers for more.
-constexpr ForwardTile kForwardTiles[] = {
-    {64, 2, 64, false, false},  // 8 to 56
-    {64, 2, 64, false, true},   //
-    {72, 2, 64, false, true},   //
-    {80, 2, 64, false, true},   //
-    {88, 2, 64, false, true},   //
-    {96, 2, 48, false, true},   //
-    {104, 2, 48, false, true},  //
-    {112, 2, 48, true, true},   // 75 KB: two blocks an SM of 164 KB
-    {128, 2, 48, true, true},   // 85 KB, below the 99 KB of sm_86, 89 and 120
-    {256, 1, 32, true, false},  // 120 and 136 to 256: the output alone takes 128 registers; 99 KB
+// Tiles by element type; the first that takes a head_dim is the one for it.
+template <class T>
+struct ForwardTiles {
+    // 32 rows a warp halve what shared memory has to deliver for a product: ldmatrix would else take as long as the
+    // tensor cores. Four warps: with up to 255 registers a thread two blocks share a multiprocessor, whose barriers and
+    // loads then hide behind each other. 64 keys amortise the work per block of keys; 48 where output and query leave
+    // no registers for more.
+    static constexpr ForwardTile kTiles[] = {
+        {64, 64, 2, 64, false},
+        {72, 72, 2, 64, false},
+        {80, 80, 2, 64, false},
+        {88, 88, 2, 64, false},
+        {96, 96, 2, 48, false},
+        {104, 104, 2, 48, false},
+        {112, 112, 2, 48, true},  // 75 KB: two blocks an SM of 164
+                                  // KB
+        {128, 128, 2, 48, true},  // 85 KB, below the 99 KB of sm_86, 89 and 120
+        {64, 8, 2, 64, false},
+        {256, 8, 1, 32, true},  // the output alone takes 128 registers; 99 KB
+    };
 };
-constexpr int kForwardTileCount = sizeof kForwardTiles / sizeof kForwardTiles[0];
+
+// A product of fp32 is three of tf32, which leaves nothing else to count.
+template <>
+struct ForwardTiles<float> {
+    static constexpr ForwardTile kTiles[] = {
+        {64, 8, 1, 32, true, 4},
+        {128, 8, 1, 32, true, 4},     // 99 KB
+        {256, 8, 1, 16, true, 4, 2},  // 97.5 KB
+    };
+};
+
+// Few queries leave most of a GPU idle: keys are then cut into parts, until there are two blocks for each of 132
+// multiprocessors (those of an H100; a smaller one has a second wave). A part has at least kMinSplitTiles blocks of
+// keys, and keys are this many times the queries, or reading and writing the parts' outputs would cost more than it
+// brings.
+constexpr int kSplitBlocks = 264;
+constexpr int kMinSplitTiles = 4;
+constexpr int kMinKeysPerQuery = 4;
+constexpr int kMaxSplits = 32;  // one for each lane of the warp that combines them
+
+// Up to so many blocks of keys, blocks have no more warps than there are rows for: windows of 64 tokens then have four
+// blocks on a multiprocessor that load while others compute, instead of two.
+constexpr int kShortTiles = 2;
+
+// A warp combines the parts of a row.
+constexpr int kCombineThreads = 128;
 
 }  // namespace vlmk

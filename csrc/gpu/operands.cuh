@@ -70,14 +70,6 @@ VLMK_DEVICE RightHalves<typename Tile::Element> load_right_halves(const Tile& ti
     return {{{{r[0]}}, {{r[1]}}, {{r[2]}}, {{r[3]}}}};
 }
 
-// The first two of them alone.
-template <class Tile>
-VLMK_DEVICE RightHalves<typename Tile::Element> load_right_halves_pair(const Tile& tile, int row, int column) {
-    uint32_t r[2];
-    load_matrices(r, tile.address(row + lane_index() % 16, column));
-    return {{{{r[0]}}, {{r[1]}}, {}, {}}};
-}
-
 // One B of 8 columns for two steps of 16 of the depth, from a tile of depth by columns: the odd column block of a
 // head_dim.
 template <class Tile>
@@ -85,14 +77,6 @@ VLMK_DEVICE RightPair<typename Tile::Element> load_right_column(const Tile& tile
     uint32_t r[4];
     load_matrices<true>(r, tile.address(row + lane_index(), column));
     return {{{{r[0], r[1]}}, {{r[2], r[3]}}}};
-}
-
-// The same for a single step.
-template <class Tile>
-VLMK_DEVICE RightFragment<typename Tile::Element, 16> load_right_column_half(const Tile& tile, int row, int column) {
-    uint32_t r[2];
-    load_matrices<true>(r, tile.address(row + lane_index() % 16, column));
-    return {{r[0], r[1]}};
 }
 
 }  // namespace vlmk::gpu

@@ -4,8 +4,8 @@
 
 namespace vlmk::gpu {
 
-template <class Vector>
-VLMK_DEVICE Vector load_shared(uint32_t address);
+template <class Word>
+VLMK_DEVICE Word load_shared(uint32_t address);
 template <>
 VLMK_DEVICE float4 load_shared<float4>(uint32_t address) {
     float4 v;
@@ -13,6 +13,12 @@ VLMK_DEVICE float4 load_shared<float4>(uint32_t address) {
                  : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
                  : "r"(address)
                  : "memory");
+    return v;
+}
+template <>
+VLMK_DEVICE float2 load_shared<float2>(uint32_t address) {
+    float2 v;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address) : "memory");
     return v;
 }
 template <>
@@ -25,8 +31,19 @@ VLMK_DEVICE uint4 load_shared<uint4>(uint32_t address) {
     return v;
 }
 
+template <>
+VLMK_DEVICE uint32_t load_shared<uint32_t>(uint32_t address) {
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+    return v;
+}
+
 VLMK_DEVICE void store_shared(uint32_t address, uint32_t value) {
     asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+
+VLMK_DEVICE void store_shared(uint32_t address, float first, float second) {
+    asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(first), "f"(second) : "memory");
 }
 
 }  // namespace vlmk::gpu

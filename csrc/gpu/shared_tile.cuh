@@ -1,5 +1,7 @@
 // A tile of rows in shared memory. The type owns where an element is; nobody else does address arithmetic on it.
 #pragma once
+#include <type_traits>
+
 #include "gpu/device.cuh"
 
 namespace vlmk::gpu {
@@ -49,6 +51,12 @@ class SharedTile {
 
     VLMK_DEVICE uint32_t address(int row, int column) const {
         return base_ + Layout::offset(row, column * static_cast<int>(sizeof(T)), kRowBytes);
+    }
+
+    // How far an element is from the tile's start, for layouts that are linear.
+    VLMK_DEVICE static constexpr int offset(int row, int column) {
+        static_assert(std::is_same_v<Layout, OddPitch>, "only rows of odd pitch are linear");
+        return row * Layout::pitch(kRowBytes) + column * static_cast<int>(sizeof(T));
     }
 
   private:

@@ -84,17 +84,6 @@ float* lse_like(const AttentionProblem& p, const TensorView& t, const char* argu
     return static_cast<float*>(t.data);
 }
 
-// Two numbers a row, for the kernels of GPUs alone.
-RowStatistics* statistics_like(const AttentionProblem& p, const TensorView& t) {
-    if (!t) return nullptr;
-    if (p.cu_seqlens_q != nullptr)
-        expect(t, "statistics", DType::f32, {p.heads_q, p.seqlen_q, 2});
-    else
-        expect(t, "statistics", DType::f32, {p.batch, p.heads_q, p.seqlen_q, 2});
-    require(t.contiguous(), "statistics must be contiguous");
-    return static_cast<RowStatistics*>(t.data);
-}
-
 void fill_masks(AttentionProblem& p, const TensorView& mask, const TensorView& visible, const TensorView& query_padding,
                 const TensorView& key_padding) {
     require(p.cu_seqlens_q == nullptr || !(mask || visible || query_padding || key_padding),
@@ -163,8 +152,7 @@ AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py:
                                   py::handle key, py::handle value, py::handle out, py::handle lse,
                                   py::handle grad_query, py::handle grad_key, py::handle grad_value, py::handle mask,
                                   py::handle visible, py::handle query_padding, py::handle key_padding,
-                                  py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics,
-                                  const Options& options) {
+                                  py::handle cu_seqlens_q, py::handle cu_seqlens_k, const Options& options) {
     AttentionProblem p;
     const TensorView q = execution.view(query, "query"), k = execution.view(key, "key");
     fill_sizes(p, q, k, execution.view(cu_seqlens_q, "cu_seqlens_q"), execution.view(cu_seqlens_k, "cu_seqlens_k"));
@@ -180,8 +168,6 @@ AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py:
     require(!lse.is_none(), "lse must be given");
     p.lse = lse_like(p, execution.view(lse, "lse"), "lse");
     p.grad_lse = lse_like(p, execution.view(grad_lse, "grad_lse"), "grad_lse");
-    p.statistics = statistics_like(p, execution.view(statistics, "statistics", Access::write));
-    require(!statistics.is_none() || execution.on_cpu(), "statistics must be given");
     fill_masks(p, execution.view(mask, "mask"), execution.view(visible, "visible"),
                execution.view(query_padding, "query_padding"), execution.view(key_padding, "key_padding"));
     return p;
@@ -192,46 +178,56 @@ void run_cpu(const AttentionProblem& p, bool backward) {
     VLMK_CALL_ACTIVE_ISA(attention_forward, p)
 }
 
-std::vector<gpu::LaunchPlan> plan(const AttentionProblem& p, bool backward) {
-    return backward ? plan_attention_backward(p) : plan_attention_forward(p);
-}
-
 void run(const Execution& execution, const AttentionProblem& p, bool backward) {
     const py::gil_scoped_release release;
     if (execution.on_cpu()) return run_cpu(p, backward);
-    for (const gpu::LaunchPlan& launch : plan(p, backward)) execution.run(launch);
+    for (const gpu::LaunchPlan& launch :
+         backward ? plan_attention_backward(p, execution.shared_bytes()) : plan_attention_forward(p))
+        execution.run(launch);
 }
 
-py::list plans_as_list(const AttentionProblem& p, bool backward) {
+py::list plans_as_list(const std::vector<gpu::LaunchPlan>& launches) {
     py::list plans;
-    for (const gpu::LaunchPlan& launch : plan(p, backward)) plans.append(plan_as_dict(launch));
+    for (const gpu::LaunchPlan& launch : launches) plans.append(plan_as_dict(launch));
     return plans;
+}
+
+// Room for so many fp32 numbers, which the caller's tensor library makes. It must live until the kernels are queued.
+py::object borrow_workspace(Execution& execution, AttentionProblem& p, int64_t numbers, const py::object& new_tensor) {
+    if (execution.on_cpu() || numbers == 0) return py::none();
+    py::object room = new_tensor(numbers);
+    const TensorView view = execution.view(room, "workspace", Access::write);
+    expect(view, "workspace", DType::f32, {numbers});
+    p.workspace = static_cast<float*>(view.data);
+    return room;
 }
 
 void forward(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse, py::handle mask,
              py::handle visible, py::handle query_padding, py::handle key_padding, py::handle cu_seqlens_q,
              py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right, py::object scale,
-             double softcap, int64_t tokens_per_tile, const std::string& backend, int threads, uint64_t stream) {
+             double softcap, int64_t tokens_per_tile, const std::string& backend, int threads, uint64_t stream,
+             const py::object& new_tensor) {
     Execution execution(backend, threads, stream);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    run(execution,
-        forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding, key_padding, cu_seqlens_q,
-                        cu_seqlens_k, options),
-        false);
+    AttentionProblem p = forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
+                                         key_padding, cu_seqlens_q, cu_seqlens_k, options);
+    const py::object room = borrow_workspace(execution, p, attention_workspace(p), new_tensor);
+    run(execution, p, false);
 }
 
 void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
               py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key, py::handle grad_value,
               py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
-              py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics, int causal, int64_t window_left,
-              int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile,
-              const std::string& backend, int threads, uint64_t stream) {
+              py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left, int64_t window_right,
+              py::object scale, double softcap, int64_t tokens_per_tile, const std::string& backend, int threads,
+              uint64_t stream, const py::object& new_tensor) {
     Execution execution(backend, threads, stream);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    run(execution,
+    AttentionProblem p =
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
-                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
-        true);
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options);
+    const py::object room = borrow_workspace(execution, p, attention_backward_workspace(p), new_tensor);
+    run(execution, p, true);
 }
 
 py::list forward_plan(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse,
@@ -240,23 +236,23 @@ py::list forward_plan(py::handle query, py::handle key, py::handle value, py::ha
                       int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    return plans_as_list(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
-                                         key_padding, cu_seqlens_q, cu_seqlens_k, options),
-                         false);
+    return plans_as_list(
+        plan_attention_forward(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
+                                               key_padding, cu_seqlens_q, cu_seqlens_k, options)));
 }
 
 py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,
                        py::handle out, py::handle lse, py::handle grad_query, py::handle grad_key,
                        py::handle grad_value, py::handle mask, py::handle visible, py::handle query_padding,
-                       py::handle key_padding, py::handle cu_seqlens_q, py::handle cu_seqlens_k, py::handle statistics,
-                       int causal, int64_t window_left, int64_t window_right, py::object scale, double softcap,
-                       int64_t tokens_per_tile) {
+                       py::handle key_padding, py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal,
+                       int64_t window_left, int64_t window_right, py::object scale, double softcap,
+                       int64_t tokens_per_tile, int shared_bytes) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
-    return plans_as_list(
+    const AttentionProblem p =
         backward_problem(execution, grad_out, grad_lse, query, key, value, out, lse, grad_query, grad_key, grad_value,
-                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, statistics, options),
-        true);
+                         mask, visible, query_padding, key_padding, cu_seqlens_q, cu_seqlens_k, options);
+    return plans_as_list(plan_attention_backward(p, shared_bytes));
 }
 
 }  // namespace

@@ -59,6 +59,12 @@ TensorView Execution::view(py::handle tensor, const char* argument, Access acces
     return t;
 }
 
+int Execution::shared_bytes() const {
+    constexpr int kMost = 227 * 1024;  // of sm_90
+    if (backend_ != Backend::cuda || device_ == kHost) return kMost;
+    return gpu::Driver::instance().device_info(device_).max_shared_bytes;
+}
+
 void Execution::run(const gpu::LaunchPlan& plan) const {
     if (backend_ == Backend::emulator) return gpu::run_emulated(plan, regions_, threads_);
     gpu::Driver& driver = gpu::Driver::instance();

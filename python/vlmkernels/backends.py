@@ -48,9 +48,9 @@ if _requested == "auto":
     _requested = None
 
 
-def kernels_allowed() -> bool:
+def kernels_allowed(backend: str) -> bool:
     """True if the compiled module is there and nothing asks for another backend."""
-    return native is not None and _requested in (None, "cpu")
+    return native is not None and _requested in (None, backend)
 
 
 class EmulatedLaunch(NamedTuple):
@@ -83,11 +83,6 @@ def reasons(backend: str, operation: str, device: str, dtype: torch.dtype) -> li
         return found
     if why := images.missing(operation):
         found.append(why)
-    name = str(dtype).removeprefix("torch.")
-    if name not in images.DTYPES.get(operation, (name,)):
-        found.append(
-            f"the CUDA kernels of {operation} take {' and '.join(images.DTYPES[operation])}, and these are {name}"
-        )
     if backend == "cuda" and not found:
         found += _driver_reasons(device)
     return found

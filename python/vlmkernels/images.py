@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["DTYPES", "FOLDER", "OPERATIONS", "Image", "images", "missing"]
+__all__ = ["FOLDER", "OPERATIONS", "Image", "images", "missing"]
 
 
 def _folder() -> Path:
@@ -28,14 +28,14 @@ OPERATIONS = {
     "attention": (
         "attention/forward_bfloat16",
         "attention/forward_float16",
+        "attention/forward_float32",
+        "attention/combine",
         "attention/backward_bfloat16",
         "attention/backward_float16",
+        "attention/backward_float32",
     ),
     "merge_attention": ("merge_attention/merge",),
 }
-
-#: Operations whose kernels do not take every dtype, and those they take.
-DTYPES = {"attention": ("bfloat16", "float16")}
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.
 _HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of this header, bytes that follow

@@ -100,3 +100,191 @@ def test_parameters_are_the_problem() -> None:
     numbers = torch.frombuffer(bytearray(parameters[8:24]), dtype=torch.int64).tolist()
     assert numbers == [3, 8]
     assert int.from_bytes(parameters[56:64], "little") == outputs.data_ptr()
+
+
+def attention_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    def one(h: int, s: int) -> torch.Tensor:
+        if boundaries is not None:
+            return torch.zeros(s, h, d, dtype=dtype)
+        return torch.zeros(1, h, s, d, dtype=dtype).expand(batch, h, s, d)
+
+    cu = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
+    q, k = one(heads, sq), one(key_heads, sk)
+    return backends.native.attention_forward_plan(  # type: ignore[no-any-return,union-attr]
+        q, k, k, q, None, None, None, None, None, cu, cu, 0, -1, -1, None, 0.0, 0
+    )
+
+
+def launch_numbers(found: dict[str, Any]) -> list[int]:
+    """ForwardLaunch behind the problem: rows of a block, blocks of rows, heads together, splits."""
+    numbers = torch.frombuffer(bytearray(found["parameters"]), dtype=torch.int32).tolist()
+    end = len(numbers) - (1 if len(numbers) * 4 % 8 == 0 else 0)  # the struct is padded to 8 bytes
+    return numbers[end - 7 : end - 3]
+
+
+@pytest.mark.parametrize(
+    ("d", "kernel"),
+    [(8, "64_padded"), (56, "64_padded"), (120, "256_padded"), (136, "256_padded"), (256, "256_padded")]
+    + [(d, str(d)) for d in (64, 72, 80, 88, 96, 104, 112, 128)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=lambda d: str(d).removeprefix("torch."))
+def test_attention_tile_by_head_dim(d: int, kernel: str, dtype: torch.dtype) -> None:
+    (found,) = attention_plan(100, 100, d, dtype=dtype)
+    name = str(dtype).removeprefix("torch.")
+    assert found["image"] == f"attention/forward_{name}"
+    assert found["kernel"] == f"attention_forward_{name}_{kernel}"
+    assert found["block"] == (128, 1, 1)
+    # Two blocks an SM of 164 KB (of which each takes 1 KB more) up to 112; one in 99 KB beyond.
+    assert found["shared_bytes"] <= (81 if d <= 112 else 99) * 1024
+
+
+@pytest.mark.parametrize(
+    ("d", "kernel"), [(8, "64"), (64, "64"), (72, "128"), (128, "128"), (136, "256"), (256, "256")]
+)
+def test_attention_tile_in_fp32(d: int, kernel: str) -> None:
+    (found,) = attention_plan(100, 100, d, dtype=torch.float32)
+    assert found["kernel"] == f"attention_forward_float32_{kernel}_padded"
+    assert found["shared_bytes"] <= 99 * 1024
+
+
+def test_attention_blocks_share_the_rows_evenly() -> None:
+    """257 rows are nine warps: three blocks of three, not two of four and one of one."""
+    for s, blocks, rows in ((1, 1, 32), (50, 1, 64), (128, 1, 128), (197, 2, 128), (257, 3, 96), (577, 5, 128)):
+        (found,) = attention_plan(s, s, 64)
+        assert found["grid"] == (blocks * 4 * 2, 1, 1)
+        assert launch_numbers(found)[0] == rows
+
+
+def test_attention_blocks_of_short_problems_have_no_idle_warps() -> None:
+    for s, threads in ((1, 32), (50, 64), (77, 96), (128, 128), (197, 128)):
+        assert attention_plan(s, s, 64)[0]["block"] == (threads, 1, 1)
+    assert attention_plan(1, 2000, 64)[0]["block"] == (128, 1, 1)
+    # A thread for every chunk of a row.
+    assert attention_plan(1, 1, 256, dtype=torch.float32)[0]["block"] == (64, 1, 1)
+    (windows,) = attention_plan(4096, 4096, 80, boundaries=list(range(0, 4097, 64)))
+    assert windows["block"] == (64, 1, 1)
+
+
+def test_attention_heads_of_a_group_share_blocks_where_queries_are_few() -> None:
+    found = attention_plan(1, 300, 128, heads=32, key_heads=8)[0]
+    assert found["grid"] == (8 * 2, 1, 1)
+    assert launch_numbers(found) == [32, 1, 4, 1]
+    (found,) = attention_plan(1024, 1024, 128, heads=32, key_heads=8)
+    assert launch_numbers(found) == [128, 8, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("sq", "sk", "batch", "splits"),
+    [(1, 6404, 4, 8), (64, 2113, 4, 8), (1, 51_248, 1, 32), (1, 729, 8, 3), (1, 500, 1, 2), (577, 577, 1, 1)],
+)
+def test_attention_splits_the_keys_where_queries_are_few(sq: int, sk: int, batch: int, splits: int) -> None:
+    plans = attention_plan(sq, sk, 64, heads=8, key_heads=8, batch=batch)
+    assert launch_numbers(plans[0])[3] == splits
+    assert plans[0]["grid"] == (-(-sq // 128) * 8 * batch * splits, 1, 1)
+    if splits == 1:
+        assert len(plans) == 1
+    else:
+        assert plans[1]["kernel"] == "attention_combine_bfloat16"
+        assert plans[1]["grid"] == (-(-8 * batch * sq // 4), 1, 1)
+
+
+def test_attention_of_packed_sequences_has_room_for_any_lengths() -> None:
+    (found,) = attention_plan(1000, 1000, 80, heads=3, key_heads=3, boundaries=[0, 64, 64, 700, 990])
+    rows, blocks = launch_numbers(found)[:2]
+    assert blocks == 1000 // rows + 5
+    assert found["grid"] == (3 * blocks, 1, 1)
+
+
+def test_attention_without_rows_launches_nothing() -> None:
+    assert attention_plan(0, 5, 64) == []
+    assert attention_plan(5, 5, 64, batch=0) == []
+
+
+def test_attention_refuses_what_a_gpu_cannot_take() -> None:
+    q = torch.zeros(1, 1, 1, 64, dtype=torch.bfloat16)
+    many = q.expand(1, 1, 2**29 + 1, 64)
+    with pytest.raises(NotImplementedError, match="split the batch"):
+        backends.native.attention_forward_plan(many, q, q, many, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
+    shifted = torch.zeros(65 * 64, dtype=torch.bfloat16)[1:].as_strided((1, 1, 5, 64), (0, 0, 65, 1))
+    with pytest.raises(ValueError, match="16 bytes"):
+        backends.native.attention_forward_plan(shifted, q, q, shifted, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
+
+
+MOST_SHARED, LEAST_SHARED = 227 * 1024, 99 * 1024  # of a block on sm_90, and on sm_86, 89 and 120
+
+
+def backward_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None, causal: int = 0, shared: int = MOST_SHARED) -> list[dict[str, Any]]:  # fmt: skip
+    shape = (lambda h, s: (s, h, d)) if boundaries is not None else (lambda h, s: (batch, h, s, d))
+    q, k = (torch.zeros(1, dtype=dtype).new_zeros(shape(h, s)) for h, s in ((heads, sq), (key_heads, sk)))
+    lse = torch.zeros((heads, sq) if boundaries is not None else (batch, heads, sq))
+    cu = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
+    return backends.native.attention_backward_plan(  # type: ignore[no-any-return,union-attr]
+        q, None, q, k, k, q, lse, q, k, k, None, None, None, None, cu, cu, causal, -1, -1, None, 0.0, 0, shared
+    )
+
+
+def names(plans: list[dict[str, Any]]) -> list[str]:
+    return [plan["kernel"].removeprefix("attention_backward_").replace("_bfloat16", "") for plan in plans]
+
+
+def test_backward_owns_all_keys_of_a_head_where_it_can() -> None:
+    assert names(backward_plan(197, 128, 64)) == ["statistics", "resident128_64"]
+    assert names(backward_plan(197, 197, 64)) == ["statistics", "resident256_64"]
+    assert names(backward_plan(577, 256, 64)) == ["statistics", "resident256_64"]
+    # One block a head, whatever the number of queries.
+    assert backward_plan(577, 256, 64, heads=12, key_heads=6)[1]["grid"] == (2 * 6, 1, 1)
+    both = ["statistics", "keys_64", "queries_64"]
+    assert names(backward_plan(257, 257, 64)) == both
+    assert names(backward_plan(197, 197, 64, shared=LEAST_SHARED)) == both
+    assert names(backward_plan(197, 128, 64, shared=LEAST_SHARED)) == ["statistics", "resident128_64"]
+    assert names(backward_plan(197, 197, 64, causal=1)) == ["statistics", "masked_keys_64", "masked_queries_64"]
+    assert names(backward_plan(197, 197, 64, boundaries=[0, 100, 197])) == both
+
+
+@pytest.mark.parametrize(
+    ("d", "kernel"),
+    [(8, 32), (32, 32), (40, 64), (56, 64), (120, 128), (136, 256), (256, 256)]
+    + [(d, d) for d in (72, 80, 88, 96, 104, 112, 128)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).removeprefix("torch."))  # fmt: skip
+def test_backward_tile_by_head_dim(d: int, kernel: int, dtype: torch.dtype) -> None:
+    wide = dtype == torch.float32
+    if wide:
+        kernel = 64 if d <= 64 else 128 if d <= 128 else 256
+    plain = "" if kernel <= 128 and not wide else "masked_"
+    keys = ["keys"] if kernel <= (64 if wide else 128) else ["key", "value"]
+    found = backward_plan(300, 300, d, dtype=dtype)
+    name = str(dtype).removeprefix("torch.")
+    assert [plan["kernel"] for plan in found] == [
+        f"attention_backward_statistics_{name}",
+        *(f"attention_backward_{plain}{what}_{name}_{kernel}" for what in (*keys, "queries")),
+    ]
+    for plan in found:
+        assert plan["image"] == f"attention/backward_{name}"
+        assert plan["shared_bytes"] <= LEAST_SHARED
+        if not wide and kernel <= 112:  # two blocks an SM of 164 KB, of which each takes 1 KB more
+            assert plan["shared_bytes"] <= 81 * 1024
+
+
+def test_backward_blocks_share_the_rows_evenly() -> None:
+    """257 keys are nine warps of 32: three blocks of three."""
+    for s, blocks, rows in ((50, 1, 64), (257, 3, 96), (577, 5, 128)):
+        for plan in backward_plan(s, s, 72)[1:]:
+            assert plan["grid"] == (blocks * 4 * 2, 1, 1)
+            numbers = torch.frombuffer(bytearray(plan["parameters"]), dtype=torch.int32).tolist()
+            assert numbers[-2:] == [rows, blocks]
+
+
+def test_backward_of_packed_sequences_has_room_for_any_lengths() -> None:
+    for plan in backward_plan(1000, 900, 80, heads=6, key_heads=3, boundaries=[0, 64, 64, 700, 890])[1:]:
+        keys = "keys" in plan["kernel"]
+        rows, blocks = torch.frombuffer(bytearray(plan["parameters"]), dtype=torch.int32).tolist()[-2:]
+        assert blocks == (900 if keys else 1000) // rows + 5
+        assert plan["grid"] == ((3 if keys else 6) * blocks, 1, 1)
+
+
+def test_backward_without_rows() -> None:
+    """Gradients of what meets nothing are still written."""
+    assert names(backward_plan(0, 5, 64)) == ["keys_64"]
+    assert names(backward_plan(5, 0, 64)) == ["statistics", "queries_64"]
+    assert backward_plan(5, 5, 64, batch=0) == []

@@ -54,6 +54,20 @@ def test_mma_tf32(run, depth: int) -> None:
     torch.testing.assert_close(d, a @ b, rtol=1e-5, atol=1e-5)
 
 
+def test_products_of_fp32(run) -> None:
+    """The error is that of sums in fp32, not of factors in tf32."""
+    a, b = torch.randn(16, 24), torch.randn(16, 24)
+    d = torch.zeros(16, 16)
+    run("split_tf32", a, b, d)
+    torch.testing.assert_close(d.double(), a.double() @ b.double().mT, rtol=0, atol=4e-6)
+
+
+def test_words_through_shared_memory(run) -> None:
+    words, out = torch.randint(-(2**31), 2**31, (32, 4)).int(), torch.zeros(32, 4, dtype=torch.int32)
+    run("shared_words", words, out)
+    assert torch.equal(out, words)
+
+
 def test_mma_int8(run) -> None:
     a, b = (torch.randint(-128, 128, s, dtype=torch.int8) for s in ((16, 32), (32, 8)))
     d = torch.zeros(16, 8, dtype=torch.int32)
@@ -69,6 +83,8 @@ def test_mma_int8(run) -> None:
         ("attention_bf16_pitch_even", "bf16", 32, 80),
         ("attention_bf16_swizzle_32", "bf16", 32, 64),
         ("attention_bf16_swizzle_128", "bf16", 128, 256),
+        ("attention_f16_views", "f16", 24, 2 * 48),  # two stages
+        ("attention_bf16_views", "bf16", 24, 2 * 48),
     ],
 )
 def test_operands_out_of_tiles(run, kernel: str, name: str, stored: int, row_bytes: int) -> None:
@@ -80,6 +96,23 @@ def test_operands_out_of_tiles(run, kernel: str, name: str, stored: int, row_byt
     expected = q.float() @ k.float().mT
     torch.testing.assert_close(s, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(o, s.to(FLOATS[name]).float() @ v.float(), rtol=1e-4, atol=1e-4)
+    traffic = report.counters["shared_load"]
+    assert traffic["wavefronts"] == traffic["ideal_wavefronts"]
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "used"),
+    [("f16", 24, 24), ("bf16", 24, 24), ("bf16", 32, 32), ("bf16", 32, 16), ("f32", 40, 40), ("f32", 40, 24)],
+)
+def test_products_of_tiles(run, name: str, columns: int, used: int) -> None:
+    """Of all columns, an odd number of eights among them, and of those that are used. fp32 keeps the accuracy of fp32."""
+    dtype = FLOATS.get(name, torch.float32)
+    q, k, v = (torch.randn(32, columns).to(dtype) for _ in range(3))
+    s, o = torch.zeros(32, 32), torch.zeros(32, columns)
+    report = run(f"tile_products_{name}_{columns}", q, k, v, s, o, used, shared_bytes=96 * 176)
+    expected = q[:, :used].double() @ k[:, :used].double().mT
+    torch.testing.assert_close(s.double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(o[:, :used].double(), s.to(dtype).double() @ v[:, :used].double(), rtol=0, atol=1e-4)
     traffic = report.counters["shared_load"]
     assert traffic["wavefronts"] == traffic["ideal_wavefronts"]
 

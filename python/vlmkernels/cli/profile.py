@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,35 @@ def _merge_attention(options: argparse.Namespace, dtype: Any, gradients: bool) -
     return vlmkernels.merge_attention(outputs, logsumexps)
 
 
+def _attention(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, ...]:
+    import torch
+
+    import vlmkernels
+
+    def one(heads: int, seqlen: int) -> Tensor:
+        return torch.randn(options.batch, heads, seqlen, options.head_dim).to(dtype).requires_grad_(gradients)
+
+    keys = options.keys or options.seqlen
+    groups = options.key_heads or options.heads
+    causal: Literal["bottom_right"] | None = "bottom_right" if options.causal else None
+    inputs = one(options.heads, options.seqlen), one(groups, keys), one(groups, keys)
+    return vlmkernels.attention(*inputs, causal=causal, return_lse=True)  # type: ignore[no-any-return]
+
+
 OPERATORS = {
+    "attention": Operator(
+        "attention",
+        (
+            Option("batch", 1, ""),
+            Option("heads", 4, "of queries"),
+            Option("key_heads", 0, "0: as many"),
+            Option("seqlen", 197, "queries"),
+            Option("keys", 0, "0: as many"),
+            Option("head_dim", 64, ""),
+            Option("causal", 0, "1: yes"),
+        ),
+        _attention,
+    ),
     "merge_attention": Operator(
         "merge_attention",
         (

@@ -25,6 +25,7 @@ __all__ = [
     "needs_grad",
     "refuse_double_backward",
     "undisturbed",
+    "workspace",
 ]
 
 _library = torch.library.Library("vlmkernels", "DEF")
@@ -73,6 +74,11 @@ def _is_aligned(tensor: Tensor) -> bool:
         for size, stride in zip(tensor.shape[:-1], tensor.stride()[:-1], strict=True)
         if size > 1
     )
+
+
+def workspace(like: Tensor) -> Callable[[int], Tensor]:
+    """How the binding gets room for so many fp32 numbers beside `like`, where kernels need some."""
+    return lambda numbers: like.new_empty(numbers, dtype=torch.float32)
 
 
 def needs_grad(*tensors: Tensor | None) -> bool:

@@ -23,6 +23,7 @@ from vlmkernels.ops._framework import (
     needs_grad,
     refuse_double_backward,
     undisturbed,
+    workspace,
 )
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
@@ -174,7 +175,7 @@ def scaled_dot_product_attention(
 
 
 def _shortcut(query: Tensor, key: Tensor, value: Tensor, causal: Causal | None, scale: float | None) -> Tensor | None:
-    """The plain call on plain CPU tensors without gradient, for little more than the price of the output: the binding itself checks shapes and strides.
+    """The plain call on plain tensors without gradient, for little more than the price of the output: the binding itself checks shapes and strides.
 
     None if anything about the call is special or wrong; the full path then does it or says what is wrong.
     """
@@ -184,17 +185,24 @@ def _shortcut(query: Tensor, key: Tensor, value: Tensor, causal: Causal | None, 
         or type(key) is not Tensor
         or type(value) is not Tensor
         or torch._C._is_any_autocast_enabled()
-        or not backends.kernels_allowed()
         or not (scale is None or (type(scale) is float and isfinite(scale)))
         or causal not in checks.CAUSAL
         or (torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad))
     ):
         return None
+    if query.is_cuda:
+        if not backends.kernels_allowed("cuda") or backends.choose("attention", "cuda", query.dtype) != "cuda":
+            return None
+        execution: tuple[Any, ...] = (*backends.execution("cuda", query), workspace(query))
+    elif backends.kernels_allowed("cpu"):
+        execution = ("cpu", torch.get_num_threads(), 0, None)
+    else:
+        return None
     out = torch.empty_like(query)
     try:
         backends.native.attention_forward(  # type: ignore[union-attr]
             query, key, value, out, None, None, None, None, None, None, None,
-            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, "cpu", torch.get_num_threads(), 0,
+            checks.CAUSAL[causal], -1, -1, scale, 0.0, 0, *execution,
         )  # fmt: skip
     except (TypeError, ValueError):
         return None
@@ -268,6 +276,7 @@ def _run_forward(
         None,
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return out, row_lse
 
@@ -299,8 +308,6 @@ def _run_backward(
     grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
-    # Room for two numbers a row, which the kernels of GPUs compute first.
-    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out,
         grad_lse,
@@ -316,9 +323,9 @@ def _run_backward(
         key_padding,
         None,
         None,
-        statistics,
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return grads
 

@@ -10,7 +10,15 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _attention_checks as checks
 from vlmkernels.ops._attention_checks import Causal, Window
-from vlmkernels.ops._framework import aligned, autocast_dtype, define, eager, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import (
+    aligned,
+    autocast_dtype,
+    define,
+    eager,
+    needs_grad,
+    refuse_double_backward,
+    workspace,
+)
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
@@ -87,6 +95,7 @@ def _run_forward(
         cu_seqlens_k.contiguous(),
         *options,
         *backends.execution(backend, query),
+        workspace(query),
     )
     return out, row_lse
 
@@ -117,11 +126,9 @@ def _run_backward(
     grad_out, query, key, value, out = aligned(backend, grad_out, query, key, value, out)
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     lse = lse.contiguous()
-    # Room for two numbers a row, which the kernels of GPUs compute first.
-    statistics = None if backend == "cpu" else lse.new_empty((*lse.shape, 2))
     backends.native.attention_backward(  # type: ignore[union-attr]
         grad_out, grad_lse, query, key, value, out, lse, *grads, None, None, None, None, cu_seqlens_q.contiguous(), cu_seqlens_k.contiguous(),
-        statistics, *options, *backends.execution(backend, query),
+        *options, *backends.execution(backend, query), workspace(query),
     )  # fmt: skip
     return grads
 

@@ -6,8 +6,12 @@
 #include "gpu/mma.cuh"
 #include "gpu/operands.cuh"
 #include "gpu/reduce.cuh"
+#include "gpu/shared_access.cuh"
 #include "gpu/shared_tile.cuh"
+#include "gpu/split_tf32.cuh"
 #include "gpu/stmatrix.cuh"
+#include "gpu/tile_product.cuh"
+#include "gpu/tile_view.cuh"
 #include "gpu/vector.cuh"
 
 using namespace vlmk;
@@ -90,6 +94,65 @@ VLMK_DEVICE void two_products(const T* q, const T* k, const T* v, float* s, floa
     for (int n = 0; n < kDim / 8; ++n) write(o, kDim, 0, 8 * n, out[n]);
 }
 
+// The same products out of the second of two stages, through views that were made for the first.
+template <class T>
+VLMK_DEVICE void two_products_by_views(const T* q, const T* k, const T* v, float* s, float* o) {
+    extern __shared__ __align__(16) char memory[];
+    using Queries = SharedTile<T, 16, 24>;
+    using Keys = SharedTile<T, 32, 24>;
+    const uint32_t base = shared_address(memory);
+    fill(Queries(base + Queries::kBytes), q);
+    fill(Keys(base + 2 * Queries::kBytes + Keys::kBytes), k);
+    fill(Keys(base + 2 * Queries::kBytes + 3 * Keys::kBytes), v);
+    const auto queries = DownView<Queries>(Queries(base), 0, 0) + Queries::kBytes;
+    const auto keys = AcrossView<Keys>(Keys(base + 2 * Queries::kBytes), 0, 0) + Keys::kBytes;
+    const auto values = DownView<Keys>(Keys(base + 2 * Queries::kBytes), 0, 0) + 3 * Keys::kBytes;
+
+    Accumulator<> score[4];
+    for (int n = 0; n < 4; n += 2) {
+        RightFragment<T, 16> right[2];
+        keys.right(8 * n, 0, right);
+        mma(score[n], queries.left(0, 0), right[0]);
+        mma(score[n + 1], queries.left(0, 0), right[1]);
+        RightFragment<T, 8> tail[2];
+        values.right_of_half_depth(8 * n - 64, 16, tail);  // keys, two tiles before
+        mma(score[n], queries.left_half(0, 16), tail[0]);
+        mma(score[n + 1], queries.left_half(0, 16), tail[1]);
+    }
+    for (int n = 0; n < 4; ++n) write(s, 32, 0, 8 * n, score[n]);
+
+    Accumulator<> out[3];
+    for (int step = 0; step < 2; ++step) {
+        const auto p = as_left<T>(score[2 * step], score[2 * step + 1]);
+        RightFragment<T, 16> right[2];
+        values.right(16 * step, 0, right);
+        mma(out[0], p, right[0]);
+        mma(out[1], p, right[1]);
+        mma(out[2], p, values.right_half(16 * step, 16));
+    }
+    for (int n = 0; n < 3; ++n) write(o, 24, 0, 8 * n, out[n]);
+}
+
+// S (32 x 32) = Q K^T and O (32 x kColumns) = S V, S rounded, of tiles with 32 rows of which `used` columns count.
+template <class T, int kColumns>
+VLMK_DEVICE void tile_products(const T* q, const T* k, const T* v, float* s, float* o, int used) {
+    extern __shared__ __align__(16) char memory[];
+    using Tile = SharedTile<T, 32, kColumns>;
+    const uint32_t base = shared_address(memory);
+    fill(Tile(base), q);
+    fill(Tile(base + Tile::kBytes), k);
+    fill(Tile(base + 2 * Tile::kBytes), v);
+    const TileView<Tile> queries{Tile(base)};
+    TileSum<2, 4> scores;
+    add_product_transposed(scores, queries, queries + Tile::kBytes, used);
+    TileSum<2, kColumns / 8> out;
+    add_product(out, as_left_rows<T>(scores), queries + 2 * Tile::kBytes, used);
+    for (int m = 0; m < 2; ++m) {
+        for (int n = 0; n < 4; ++n) write(s, 32, 16 * m, 8 * n, scores[m][n]);
+        for (int n = 0; n < kColumns / 8; ++n) write(o, kColumns, 16 * m, 8 * n, out[m][n]);
+    }
+}
+
 }  // namespace
 
 extern "C" __global__ void mma_f16_k16(const uint16_t* a, const uint16_t* b, float* d) {
@@ -128,6 +191,60 @@ extern "C" __global__ void attention_bf16_swizzle_32(const bf16* q, const bf16* 
 }
 extern "C" __global__ void attention_bf16_swizzle_128(const bf16* q, const bf16* k, const bf16* v, float* s, float* o) {
     two_products<bf16, Swizzle, 128>(q, k, v, s, o);
+}
+
+extern "C" __global__ void attention_f16_views(const f16* q, const f16* k, const f16* v, float* s, float* o) {
+    two_products_by_views(q, k, v, s, o);
+}
+extern "C" __global__ void attention_bf16_views(const bf16* q, const bf16* k, const bf16* v, float* s, float* o) {
+    two_products_by_views(q, k, v, s, o);
+}
+
+#define TILE_PRODUCTS(name, T, columns)                                                                     \
+    extern "C" __global__ void tile_products_##name(const T* q, const T* k, const T* v, float* s, float* o, \
+                                                    int used) {                                             \
+        tile_products<T, columns>(q, k, v, s, o, used);                                                     \
+    }
+TILE_PRODUCTS(f16_24, f16, 24)
+TILE_PRODUCTS(bf16_24, bf16, 24)
+TILE_PRODUCTS(bf16_32, bf16, 32)
+TILE_PRODUCTS(f32_40, float, 40)
+
+// D (16 x 16) = A B^T of fp32, 8 of the depth at a time; both are 16 x 24.
+extern "C" __global__ void split_tf32(const float* a, const float* b, float* d) {
+    using Tile = SharedTile<float, 16, 24>;
+    __shared__ __align__(16) char memory[2 * Tile::kBytes];
+    const Tile left(shared_address(memory)), right(shared_address(memory) + Tile::kBytes);
+    fill(left, a);
+    fill(right, b);
+    const DownView<Tile> rows(left, 0, 0);
+    const AcrossView<Tile> columns(right, 0, 0);
+    Accumulator<> large[2], small[2];
+    for (int k = 0; k < 24; k += 8) {
+        RightFragment<tf32, 8> two[2];
+        columns.right8(0, k, two);
+        for (int n = 0; n < 2; ++n) {
+            mma_large(large[n], split(rows.left8(0, k)), split(two[n]));
+            mma_small(small[n], split(rows.left8(0, k)), split(two[n]));
+        }
+    }
+    for (int n = 0; n < 2; ++n) {
+        add(large[n], small[n]);
+        write(d, 16, 0, 8 * n, large[n]);
+    }
+}
+
+// Words of every kind through shared memory: out[lane] = in[lane], four words a lane.
+extern "C" __global__ void shared_words(const uint4* in, uint4* out) {
+    __shared__ __align__(16) char memory[32 * 16];
+    const int lane = lane_index();
+    const uint32_t at = shared_address(memory) + lane * 16;
+    store_shared(at, in[lane].x);
+    store_shared(at + 4, in[lane].y);
+    store_shared(at + 8, __uint_as_float(in[lane].z), __uint_as_float(in[lane].w));
+    __syncwarp();
+    const uint4 whole = load_shared<uint4>(at);
+    out[lane] = make_uint4(load_shared<uint32_t>(at), whole.y, whole.z, whole.w);
 }
 
 // D (16 x 8) = A^T B with A (16 x 16) stored as depth by rows, B (8 x 16) as columns by depth.
