@@ -35,7 +35,8 @@ constexpr BackwardTile kKeyTiles[] = {
 };
 // What masks need comes on top.
 constexpr BackwardTile kMaskedKeyTiles[] = {
-    {72, 1, 4, 64, 32}, {80, 1, 4, 64, 32}, {88, 1, 4, 64, 32}, {112, 1, 4, 32, 16}, {128, 1, 4, 32, 16},
+    {32, 2, 4, 64, 16}, {72, 1, 4, 64, 32},  {80, 1, 4, 64, 32},
+    {88, 1, 4, 64, 32}, {112, 1, 4, 32, 16}, {128, 1, 4, 32, 16},
 };
 // A single gradient: 32 queries a warp up to 96. From 80 on tiles of 32 keys keep two blocks on an SM of 164 KB.
 constexpr BackwardTile kQueryTiles[] = {
