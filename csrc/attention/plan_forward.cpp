@@ -2,7 +2,7 @@
 
 #include "attention/forward_launch.h"
 #include "attention/plan.h"
-#include "attention/tiles.h"
+#include "attention/forward_tiles.h"
 #include "core/error.h"
 
 namespace vlmk {
