@@ -137,7 +137,7 @@ class Backward {
 
     // --- masks ---
 
-    // Of `tile` rows that stream by from `first` on: those of the other side that some row of the block can see.
+    // Where the next tile starts, from `first` on, that the tile flags let some row held see.
     VLMK_DEVICE int find_visible(int first) const {
         if (!kMasked || p_.visible.data == nullptr) return first;
         const int tokens = static_cast<int>(p_.tokens_per_tile);
@@ -169,7 +169,15 @@ class Backward {
         const int query_head = kKeys ? head : held_head_;
         const Sight masks = look(p_, s_, keys.low, keys.high - keys.low, kKeys ? kChunk : kWarpRows,
                                  [&](int row) { return Place{query_head, min(queries.low + row, queries.high - 1)}; });
-        return {masks.some, seen.every && masks.every && p_.query_padding.data == nullptr};
+        const bool padding = any_padding(p_.query_padding, queries) && any_padding(p_.key_padding, keys);
+        return {masks.some, seen.every && masks.every && !padding};
+    }
+
+    // Of at most 32 rows.
+    VLMK_DEVICE bool any_padding(const FlagTensor& padding, Range rows) const {
+        if (padding.data == nullptr) return false;
+        const int row = min(rows.low + lane_index(), rows.high - 1);
+        return __any_sync(kWholeWarp, padding.data[s_.index * padding.batch_stride + row * padding.row_stride]) != 0;
     }
 
     // Adds the mask, or -inf where a pair does not see each other.

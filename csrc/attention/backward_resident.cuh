@@ -123,45 +123,47 @@ class ResidentBackward {
         const uint32_t slopes_to =
             SlopeTile(base_ + kSlopesAt).address(warp_key_ + Accumulator<>::row(0), Accumulator<>::column(0));
         uint32_t slopes_at = slopes_to;
-        // Two chunks at a time: loads of one run beside products of the other.
-#pragma unroll 1
-        for (int chunks = min(count, kQueries); chunks > 0; chunks -= 2 * kChunk) {
+        const auto add_chunk = [&] {
+            const TileView<QueryTile> grad_out = query + QueryTile::kBytes;
+            TileSum<kM, kN> scores, slopes;
+            float2 minus_lse[kN];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const TileView<QueryTile> grad_out = query + QueryTile::kBytes;
-                TileSum<kM, kN> scores, slopes;
-                float2 minus_lse[kN];
-#pragma unroll
-                for (int n = 0; n < kN; ++n) {
-                    minus_lse[n] = statistics.minus_lse(8 * n);
-                    slopes[0][n] = slopes[1][n] = statistics.minus_delta(8 * n);
-                }
-                add_product_transposed(scores, key, query);
-                add_product_transposed(slopes, value, grad_out);
-#pragma unroll
-                for (int m = 0; m < kM; ++m)
-#pragma unroll
-                    for (int n = 0; n < kN; ++n)
-#pragma unroll
-                        for (int i = 0; i < 4; ++i) {
-                            float& probability = scores[m][n].v[i];
-                            probability = exp2(fmaf(probability, factor, i % 2 == 0 ? minus_lse[n].x : minus_lse[n].y));
-                            slopes[m][n].v[i] *= probability;
-                        }
-                const LeftRows<T, kM, kN> p_left = as_left_rows<T>(scores), ds_left = as_left_rows<T>(slopes);
-#pragma unroll
-                for (int m = 0; m < kM; ++m)
-#pragma unroll
-                    for (int i = 0; i < 4; ++i)
-                        store_shared(slopes_at + SlopeTile::offset(16 * m + i % 2 * 8, i / 2 * 8),
-                                     ds_left.a[m][0].r[i]);
-                add_product(grad_value, p_left, grad_out);
-                add_product(grad_key, ds_left, query);
-                query = query + QueryTile::offset(kChunk, 0);
-                statistics.advance(kChunk);
-                slopes_at += SlopeTile::offset(0, kChunk);
+            for (int n = 0; n < kN; ++n) {
+                minus_lse[n] = statistics.minus_lse(8 * n);
+                slopes[0][n] = slopes[1][n] = statistics.minus_delta(8 * n);
             }
+            add_product_transposed(scores, key, query);
+            add_product_transposed(slopes, value, grad_out);
+#pragma unroll
+            for (int m = 0; m < kM; ++m)
+#pragma unroll
+                for (int n = 0; n < kN; ++n)
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        float& probability = scores[m][n].v[i];
+                        probability = exp2(fmaf(probability, factor, i % 2 == 0 ? minus_lse[n].x : minus_lse[n].y));
+                        slopes[m][n].v[i] *= probability;
+                    }
+            const LeftRows<T, kM, kN> p_left = as_left_rows<T>(scores), ds_left = as_left_rows<T>(slopes);
+#pragma unroll
+            for (int m = 0; m < kM; ++m)
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    store_shared(slopes_at + SlopeTile::offset(16 * m + i % 2 * 8, i / 2 * 8), ds_left.a[m][0].r[i]);
+            add_product(grad_value, p_left, grad_out);
+            add_product(grad_key, ds_left, query);
+            query = query + QueryTile::offset(kChunk, 0);
+            statistics.advance(kChunk);
+            slopes_at += SlopeTile::offset(0, kChunk);
+        };
+        int chunks = (min(count, kQueries) + kChunk - 1) / kChunk;
+        // Two at a time: loads of one beside products of the other.
+#pragma unroll 1
+        for (; chunks > 1; chunks -= 2) {
+            add_chunk();
+            add_chunk();
         }
+        if (chunks > 0) add_chunk();
         if (warp_key_ + kWarpKeys > s_.seqlen_k) clear_slopes(slopes_to);
     }
 

@@ -16,33 +16,32 @@ struct BackwardTile {
     int head_dim, row_blocks, warps, streamed, chunk;
 };
 
-// A thread keeps head_dim * row_blocks / 2 sums for each gradient, in at most 255 registers, next to
-// chunk * row_blocks scores and slopes.
+// A thread keeps head_dim * row_blocks / 2 sums for each gradient, in at most 255 registers, next to chunk * row_blocks
+// / 2 scores and slopes. 32 rows a warp halve what shared memory has to deliver for a product: ldmatrix would else take
+// as long as the tensor cores.
 constexpr BackwardTile kKeyTiles[] = {
-    // 32 keys a warp: every fragment of a query serves two products.
     {32, 2, 4, 64, 32},
     {64, 2, 4, 64, 16},
-    // dK and dV of 32 keys no longer fit.
     {72, 2, 4, 64, 16},
-    {80, 2, 4, 32, 16},
+    {80, 2, 4, 32, 16},  // tiles of 32 queries keep two blocks on an SM of 164 KB
     {88, 2, 4, 32, 16},
+    // dK and dV of 32 keys no longer fit.
     {96, 1, 4, 64, 32},
     {104, 1, 4, 32, 32},
     {112, 1, 4, 32, 32},
-    {128, 1, 4, 32, 16},
+    {128, 1, 4, 32, 32},
     // dK and dV by a kernel each. 48 rows, so that 99 KB of shared memory are enough.
     {256, 1, 3, 16, 16},
 };
 // What masks need comes on top.
 constexpr BackwardTile kMaskedKeyTiles[] = {
-    {72, 1, 4, 64, 32},
-    {80, 1, 4, 64, 32},
-    {88, 1, 4, 64, 32},
-    {112, 1, 4, 32, 16},
+    {32, 2, 4, 64, 16}, {72, 1, 4, 64, 32},  {80, 1, 4, 64, 32},
+    {88, 1, 4, 64, 32}, {112, 1, 4, 32, 16}, {128, 1, 4, 32, 16},
 };
+// A single gradient: 32 queries a warp up to 96. From 80 on tiles of 32 keys keep two blocks on an SM of 164 KB.
 constexpr BackwardTile kQueryTiles[] = {
-    {32, 2, 4, 64, 32}, {64, 2, 4, 64, 32},  {72, 2, 4, 64, 32},  {80, 2, 4, 64, 32},  {88, 2, 4, 64, 32},
-    {96, 2, 4, 64, 16}, {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32}, {128, 1, 4, 32, 32}, {256, 1, 3, 16, 16},
+    {32, 2, 4, 64, 32}, {64, 2, 4, 64, 32},  {72, 2, 4, 64, 32},  {80, 2, 4, 32, 32},  {88, 2, 4, 32, 32},
+    {96, 2, 4, 32, 16}, {104, 1, 4, 32, 32}, {112, 1, 4, 32, 32}, {128, 1, 4, 32, 32}, {256, 1, 3, 16, 16},
 };
 // fp32: rows are twice as long, and their halves for the tensor cores take registers. Few kernels, for all head_dims up
 // to theirs.

@@ -142,3 +142,89 @@ def test_attention_gives_the_same_bits_a_thousand_times() -> None:
     q, k, v = qkv(16, 729, 729, 72)
     expected = vk.attention(q, k, v)
     assert all(torch.equal(vk.attention(q, k, v), expected) for _ in range(1000))
+
+
+def gradients(inputs: list[torch.Tensor], attend: object = None, **options: object) -> tuple[torch.Tensor, ...]:
+    """Of output and logsumexp, weighted by fixed numbers."""
+    inputs = [t.detach().requires_grad_() for t in inputs]
+    out, lse = attend(*inputs) if callable(attend) else vk.attention(*inputs, return_lse=True, **options)  # type: ignore[arg-type]
+    g = torch.Generator("cuda").manual_seed(1)
+    total = (out.double() * torch.randn(out.shape, generator=g, device="cuda")).sum()
+    return torch.autograd.grad(
+        total + (lse.double() * torch.randn(lse.shape, generator=g, device="cuda")).sum(), inputs
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).removeprefix("torch."))  # fmt: skip
+@pytest.mark.parametrize("d", [8, 40, 64, 72, 80, 88, 96, 104, 112, 120, 128, 200, 256])
+def test_attention_gradients_of_long_sequences(d: int, dtype: torch.dtype) -> None:
+    needs_attention(dtype)
+    for sq, sk in ((50, 50), (197, 197), (257, 257), (577, 577), (1601, 1601), (77, 2049)):
+        inputs = qkv(3, sq, sk, d, dtype)
+        found = gradients(inputs)
+        everything = torch.ones(sq, sk, dtype=torch.bool, device="cuda")
+        peer = gradients(inputs, lambda q, k, v, e=everything: dense_attention(q, k, v, e, None, None, None))
+        with backends.use_backend("reference"):
+            exact = gradients([t.double() for t in inputs])
+        for name, f, p, e in zip(("query", "key", "value"), found, peer, exact, strict=True):
+            finding = compare(f"grad {name}", f, p, e, gradient=True)
+            assert finding.passed, f"{sq} x {sk}: {finding}"
+
+
+def test_attention_gradients_never_wait_for_the_gpu() -> None:
+    needs_attention()
+    q, k, v = (t[0].transpose(0, 1).detach().requires_grad_() for t in qkv(4, 300, 300, 72))
+    boundaries = torch.tensor([0, 100, 100, 290], dtype=torch.int32, device="cuda")
+    vk.attention_varlen(q, k, v, boundaries, boundaries).sum().backward()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        vk.attention_varlen(q, k, v, boundaries, boundaries).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_attention_gradients_stay_within_their_tensors_whatever_the_boundaries() -> None:
+    needs_attention()
+    for boundaries in ([0, -5, 1000], [7, 300, 20], [2**31 - 1, -(2**31), 0]):
+        q, k, v = (t[0].transpose(0, 1).detach().requires_grad_() for t in qkv(4, 300, 300, 72))
+        wrong = torch.tensor(boundaries, dtype=torch.int32, device="cuda")
+        vk.attention_varlen(q, k, v, wrong, wrong).sum().backward()
+    torch.cuda.synchronize()
+
+
+def test_attention_gradients_of_many_sequences() -> None:
+    """More than 65,535 of them; with one key each, the output's gradient is the value's."""
+    needs_attention()
+    count = 66_000
+    boundaries = torch.arange(count + 1, dtype=torch.int32, device="cuda")
+    q, k, v, weight = (torch.randn(count, 1, 8, device="cuda").bfloat16() for _ in range(4))
+    vk.attention_varlen(q, k, v.requires_grad_(), boundaries, boundaries).backward(weight)
+    assert torch.equal(v.grad, weight)
+
+
+def test_attention_gradients_in_a_graph() -> None:
+    needs_attention()
+    inputs = [t.requires_grad_() for t in qkv(4, 197, 197, 64)]
+    weight = torch.randn_like(inputs[0])
+    torch.autograd.grad(vk.attention(*inputs), inputs, weight)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = torch.autograd.grad(vk.attention(*inputs), inputs, weight)
+    weight.normal_()
+    graph.replay()
+    expected = torch.autograd.grad(vk.attention(*inputs), inputs, weight)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(("s", "d", "causal"), [(197, 64, None), (729, 72, None), (577, 128, "top_left")])
+def test_attention_gradients_are_the_same_bits_a_thousand_times(s: int, d: int, causal: str | None) -> None:
+    needs_attention()
+    inputs = [t.requires_grad_() for t in qkv(8, s, s, d)]
+    weight = torch.randn_like(inputs[0])
+    out = vk.attention(*inputs, causal=causal)  # type: ignore[arg-type]
+    expected = torch.autograd.grad(out, inputs, weight, retain_graph=True)
+    for _ in range(1000):
+        found = torch.autograd.grad(out, inputs, weight, retain_graph=True)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

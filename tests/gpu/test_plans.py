@@ -208,3 +208,83 @@ def test_attention_refuses_what_a_gpu_cannot_take() -> None:
     shifted = torch.zeros(65 * 64, dtype=torch.bfloat16)[1:].as_strided((1, 1, 5, 64), (0, 0, 65, 1))
     with pytest.raises(ValueError, match="16 bytes"):
         backends.native.attention_forward_plan(shifted, q, q, shifted, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
+
+
+MOST_SHARED, LEAST_SHARED = 227 * 1024, 99 * 1024  # of a block on sm_90, and on sm_86, 89 and 120
+
+
+def backward_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None, causal: int = 0, shared: int = MOST_SHARED) -> list[dict[str, Any]]:  # fmt: skip
+    shape = (lambda h, s: (s, h, d)) if boundaries is not None else (lambda h, s: (batch, h, s, d))
+    q, k = (torch.zeros(1, dtype=dtype).new_zeros(shape(h, s)) for h, s in ((heads, sq), (key_heads, sk)))
+    lse = torch.zeros((heads, sq) if boundaries is not None else (batch, heads, sq))
+    cu = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
+    return backends.native.attention_backward_plan(  # type: ignore[no-any-return,union-attr]
+        q, None, q, k, k, q, lse, q, k, k, None, None, None, None, cu, cu, causal, -1, -1, None, 0.0, 0, shared
+    )
+
+
+def names(plans: list[dict[str, Any]]) -> list[str]:
+    return [plan["kernel"].removeprefix("attention_backward_").replace("_bfloat16", "") for plan in plans]
+
+
+def test_backward_owns_all_keys_of_a_head_where_it_can() -> None:
+    assert names(backward_plan(197, 128, 64)) == ["statistics", "resident128_64"]
+    assert names(backward_plan(197, 197, 64)) == ["statistics", "resident256_64"]
+    assert names(backward_plan(577, 256, 64)) == ["statistics", "resident256_64"]
+    # One block a head, whatever the number of queries.
+    assert backward_plan(577, 256, 64, heads=12, key_heads=6)[1]["grid"] == (2 * 6, 1, 1)
+    both = ["statistics", "keys_64", "queries_64"]
+    assert names(backward_plan(257, 257, 64)) == both
+    assert names(backward_plan(197, 197, 64, shared=LEAST_SHARED)) == both
+    assert names(backward_plan(197, 128, 64, shared=LEAST_SHARED)) == ["statistics", "resident128_64"]
+    assert names(backward_plan(197, 197, 64, causal=1)) == ["statistics", "masked_keys_64", "masked_queries_64"]
+    assert names(backward_plan(197, 197, 64, boundaries=[0, 100, 197])) == both
+
+
+@pytest.mark.parametrize(
+    ("d", "kernel"),
+    [(8, 32), (32, 32), (40, 64), (56, 64), (120, 128), (136, 256), (256, 256)]
+    + [(d, d) for d in (72, 80, 88, 96, 104, 112, 128)],
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=lambda d: str(d).removeprefix("torch."))  # fmt: skip
+def test_backward_tile_by_head_dim(d: int, kernel: int, dtype: torch.dtype) -> None:
+    wide = dtype == torch.float32
+    if wide:
+        kernel = 64 if d <= 64 else 128 if d <= 128 else 256
+    plain = "" if kernel <= 128 and not wide else "masked_"
+    keys = ["keys"] if kernel <= (64 if wide else 128) else ["key", "value"]
+    found = backward_plan(300, 300, d, dtype=dtype)
+    name = str(dtype).removeprefix("torch.")
+    assert [plan["kernel"] for plan in found] == [
+        f"attention_backward_statistics_{name}",
+        *(f"attention_backward_{plain}{what}_{name}_{kernel}" for what in (*keys, "queries")),
+    ]
+    for plan in found:
+        assert plan["image"] == f"attention/backward_{name}"
+        assert plan["shared_bytes"] <= LEAST_SHARED
+        if not wide and kernel <= 112:  # two blocks an SM of 164 KB, of which each takes 1 KB more
+            assert plan["shared_bytes"] <= 81 * 1024
+
+
+def test_backward_blocks_share_the_rows_evenly() -> None:
+    """257 keys are nine warps of 32: three blocks of three."""
+    for s, blocks, rows in ((50, 1, 64), (257, 3, 96), (577, 5, 128)):
+        for plan in backward_plan(s, s, 72)[1:]:
+            assert plan["grid"] == (blocks * 4 * 2, 1, 1)
+            numbers = torch.frombuffer(bytearray(plan["parameters"]), dtype=torch.int32).tolist()
+            assert numbers[-2:] == [rows, blocks]
+
+
+def test_backward_of_packed_sequences_has_room_for_any_lengths() -> None:
+    for plan in backward_plan(1000, 900, 80, heads=6, key_heads=3, boundaries=[0, 64, 64, 700, 890])[1:]:
+        keys = "keys" in plan["kernel"]
+        rows, blocks = torch.frombuffer(bytearray(plan["parameters"]), dtype=torch.int32).tolist()[-2:]
+        assert blocks == (900 if keys else 1000) // rows + 5
+        assert plan["grid"] == ((3 if keys else 6) * blocks, 1, 1)
+
+
+def test_backward_without_rows() -> None:
+    """Gradients of what meets nothing are still written."""
+    assert names(backward_plan(0, 5, 64)) == ["keys_64"]
+    assert names(backward_plan(5, 0, 64)) == ["statistics", "queries_64"]
+    assert backward_plan(5, 5, 64, batch=0) == []

@@ -100,6 +100,23 @@ def test_operands_out_of_tiles(run, kernel: str, name: str, stored: int, row_byt
     assert traffic["wavefronts"] == traffic["ideal_wavefronts"]
 
 
+@pytest.mark.parametrize(
+    ("name", "columns", "used"),
+    [("f16", 24, 24), ("bf16", 24, 24), ("bf16", 32, 32), ("bf16", 32, 16), ("f32", 40, 40), ("f32", 40, 24)],
+)
+def test_products_of_tiles(run, name: str, columns: int, used: int) -> None:
+    """Of all columns, an odd number of eights among them, and of those that are used. fp32 keeps the accuracy of fp32."""
+    dtype = FLOATS.get(name, torch.float32)
+    q, k, v = (torch.randn(32, columns).to(dtype) for _ in range(3))
+    s, o = torch.zeros(32, 32), torch.zeros(32, columns)
+    report = run(f"tile_products_{name}_{columns}", q, k, v, s, o, used, shared_bytes=96 * 176)
+    expected = q[:, :used].double() @ k[:, :used].double().mT
+    torch.testing.assert_close(s.double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(o[:, :used].double(), s.to(dtype).double() @ v[:, :used].double(), rtol=0, atol=1e-4)
+    traffic = report.counters["shared_load"]
+    assert traffic["wavefronts"] == traffic["ideal_wavefronts"]
+
+
 def test_left_operand_out_of_its_transpose(run) -> None:
     a, b, d = torch.randn(16, 16).bfloat16(), torch.randn(16, 16).bfloat16(), torch.zeros(16, 8)
     run("left_transposed", a, b, d)

@@ -10,6 +10,7 @@
 #include "gpu/shared_tile.cuh"
 #include "gpu/split_tf32.cuh"
 #include "gpu/stmatrix.cuh"
+#include "gpu/tile_product.cuh"
 #include "gpu/tile_view.cuh"
 #include "gpu/vector.cuh"
 
@@ -132,6 +133,26 @@ VLMK_DEVICE void two_products_by_views(const T* q, const T* k, const T* v, float
     for (int n = 0; n < 3; ++n) write(o, 24, 0, 8 * n, out[n]);
 }
 
+// S (32 x 32) = Q K^T and O (32 x kColumns) = S V, S rounded, of tiles with 32 rows of which `used` columns count.
+template <class T, int kColumns>
+VLMK_DEVICE void tile_products(const T* q, const T* k, const T* v, float* s, float* o, int used) {
+    extern __shared__ __align__(16) char memory[];
+    using Tile = SharedTile<T, 32, kColumns>;
+    const uint32_t base = shared_address(memory);
+    fill(Tile(base), q);
+    fill(Tile(base + Tile::kBytes), k);
+    fill(Tile(base + 2 * Tile::kBytes), v);
+    const TileView<Tile> queries{Tile(base)};
+    TileSum<2, 4> scores;
+    add_product_transposed(scores, queries, queries + Tile::kBytes, used);
+    TileSum<2, kColumns / 8> out;
+    add_product(out, as_left_rows<T>(scores), queries + 2 * Tile::kBytes, used);
+    for (int m = 0; m < 2; ++m) {
+        for (int n = 0; n < 4; ++n) write(s, 32, 16 * m, 8 * n, scores[m][n]);
+        for (int n = 0; n < kColumns / 8; ++n) write(o, kColumns, 16 * m, 8 * n, out[m][n]);
+    }
+}
+
 }  // namespace
 
 extern "C" __global__ void mma_f16_k16(const uint16_t* a, const uint16_t* b, float* d) {
@@ -178,6 +199,16 @@ extern "C" __global__ void attention_f16_views(const f16* q, const f16* k, const
 extern "C" __global__ void attention_bf16_views(const bf16* q, const bf16* k, const bf16* v, float* s, float* o) {
     two_products_by_views(q, k, v, s, o);
 }
+
+#define TILE_PRODUCTS(name, T, columns)                                                                     \
+    extern "C" __global__ void tile_products_##name(const T* q, const T* k, const T* v, float* s, float* o, \
+                                                    int used) {                                             \
+        tile_products<T, columns>(q, k, v, s, o, used);                                                     \
+    }
+TILE_PRODUCTS(f16_24, f16, 24)
+TILE_PRODUCTS(bf16_24, bf16, 24)
+TILE_PRODUCTS(bf16_32, bf16, 32)
+TILE_PRODUCTS(f32_40, float, 40)
 
 // D (16 x 16) = A B^T of fp32, 8 of the depth at a time; both are 16 x 24.
 extern "C" __global__ void split_tf32(const float* a, const float* b, float* d) {
