@@ -1,8 +1,8 @@
 // Attention over parts of the keys, put together: a warp a row,
 //     lse = log sum_i exp(lse_i),  out = sum_i exp(lse_i - lse) out_i       over parts i.
 #include "attention/forward_launch.h"
+#include "attention/forward_tiles.h"
 #include "attention/rows.cuh"
-#include "attention/tiles.h"
 #include "gpu/exp2.cuh"
 #include "gpu/reduce.cuh"
 #include "gpu/vector.cuh"

@@ -155,13 +155,15 @@ class Forward {
 
         active_ = warp_row_ < rows_;
         const Reach warp = warp_reach();
-        plain_ = p_.softcap == 0.0f && !any_padding();
+        plain_ = p_.softcap == 0.0f;
         const int origin = key_of(0);  // where the first block would start if it were full
         reach_begin_ = max(1, (max(warp.every.low - origin, 0) + kKeys - 1) / kKeys);
         reach_end_ = active_ && plain_ ? min(tiles_, max(warp.every.high - origin, 0) / kKeys) : 0;
         fast_begin_ = reach_begin_, fast_end_ = whole_block() ? reach_end_ : 0;
         loads_left_ = tiles_ - 1;
-        searches_ = p_.mask.data != nullptr || p_.visible.data != nullptr;
+        padding_ = any_padding();
+        searches_ = p_.mask.data != nullptr || p_.visible.data != nullptr ||
+                    (p_.query_padding.data != nullptr && __syncthreads_or(padding_));
     }
 
     // Whether a row of the warp does not see padding keys.
@@ -181,12 +183,16 @@ class Forward {
 
     // --- mask tensors: only blocks of keys that a row of the block sees are loaded ---
 
+    VLMK_DEVICE Sight look_at(int key, int count) const {
+        Sight sight = look(p_, s_, key, count, kTile.warp_rows(), [&](int row) { return place(warp_row_ + row); });
+        if (padding_) sight.every = sight.every && free_of_padding(p_, s_, key, count);
+        return sight;
+    }
+
     // The next block of keys from `tile` on that is seen, or tiles_; sight_ is then the warp's of it.
     VLMK_DEVICE int find_visible(int tile) {
         for (; tile < tiles_; ++tile) {
-            sight_ = active_ ? look(p_, s_, first_key(tile), key_count(tile), kTile.warp_rows(),
-                                    [&](int row) { return place(warp_row_ + row); })
-                             : Sight{false, false};
+            sight_ = active_ ? look_at(first_key(tile), key_count(tile)) : Sight{false, false};
             if (__syncthreads_or(sight_.some)) break;
         }
         return tile;
@@ -491,6 +497,7 @@ class Forward {
     int fast_begin_, fast_end_;    // blocks of keys for the fast way, as far as is known
     int loads_left_;               // blocks of keys that are to be loaded, as far as is known
     int next_;                     // block of keys that is seen
+    bool padding_;                 // a row of the warp does not see padding keys
     bool searches_, sees_some_ = true;
     bool plain_;               // nothing but causality and window hides keys from the warp
     bool referenced_ = false;  // some keys are in O, the sums and the references

@@ -1,4 +1,4 @@
-// Attention forward on the GPU in bfloat16, a kernel for each tile of tiles.h.
+// Attention forward on the GPU in bfloat16, a kernel for each tile of forward_tiles.h.
 #include "attention/forward.cuh"
 
 VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 0, 64)
@@ -10,4 +10,5 @@ VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 5, 104)
 VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 6, 112)
 VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 7, 128)
 VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 8, 64_padded)
-VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 9, 256_padded)
+VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 9, 128_padded)
+VLMK_FORWARD_KERNEL(bfloat16, vlmk::bf16, 10, 256_padded)

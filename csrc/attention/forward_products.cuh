@@ -2,7 +2,7 @@
 // and values. In 16 bit on m16n8k16, with an m16n8k8 step for the last 8 of an odd head_dim; in fp32 by three products
 // of tf32.
 #pragma once
-#include "attention/tiles.h"
+#include "attention/forward_tiles.h"
 #include "gpu/mma.cuh"
 #include "gpu/operands.cuh"
 #include "gpu/shared_access.cuh"

@@ -1,8 +1,8 @@
 #include <algorithm>
 
 #include "attention/forward_launch.h"
+#include "attention/forward_tiles.h"
 #include "attention/plan.h"
-#include "attention/tiles.h"
 #include "core/error.h"
 
 namespace vlmk {

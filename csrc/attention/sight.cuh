@@ -62,4 +62,13 @@ VLMK_DEVICE Sight look(const AttentionProblem& p, const Sequence& s, int key, in
     return all;
 }
 
+// Whether none of `count` keys is padding. All lanes.
+VLMK_DEVICE bool free_of_padding(const AttentionProblem& p, const Sequence& s, int key, int count) {
+    const bool* padding = p.key_padding.data + s.index * p.key_padding.batch_stride;
+    bool none = true;
+    for (int i = lane_index(); i < count; i += kWarpLanes)
+        none = none && !padding[(key + i) * p.key_padding.row_stride];
+    return __all_sync(kWholeWarp, none);
+}
+
 }  // namespace vlmk::gpu

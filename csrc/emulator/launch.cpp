@@ -75,6 +75,19 @@ void collect(Block& block, const ModuleImpl& module, Report& result) {
     result.counters.add(block.traffic);
 }
 
+// An access is looked up in the last region that starts before it: one within another would hide what the other has
+// behind it. Views of one tensor may lie like that.
+void drop_contained(std::vector<Region>& regions) {
+    std::vector<Region> kept;
+    for (const Region& region : regions) {
+        const bool contained = std::any_of(kept.begin(), kept.end(), [&](const Region& other) {
+            return region.begin + region.bytes <= other.begin + other.bytes && (other.writable || !region.writable);
+        });
+        if (!contained) kept.push_back(region);
+    }
+    regions = std::move(kept);
+}
+
 }  // namespace
 
 Report launch(const Module& module, const std::string& kernel, const void* params, size_t param_bytes,
@@ -101,6 +114,7 @@ Report launch(const Module& module, const std::string& kernel, const void* param
     std::sort(launch.regions.begin(), launch.regions.end(), [](const Region& a, const Region& b) {
         return a.begin < b.begin || (a.begin == b.begin && a.bytes < b.bytes);
     });
+    drop_contained(launch.regions);
 
     Report result;
     result.kernel = kernel;

@@ -15,6 +15,24 @@ def run(text: str, *args: np.ndarray, grid: int = 1, block: int = 32, **options:
     return report
 
 
+def test_arguments_that_lie_within_each_other() -> None:
+    """A part of an array and all of it: what is behind the part still belongs to the whole."""
+    x = RNG.integers(0, 100, 32, dtype=np.uint32)
+    x.flags.writeable = False
+    out = np.zeros(32, np.uint32)
+    text = kernel(
+        """mad.wide.u32 %at, %tid, 4, %p1;
+        ld.global.u32 %r0, [%at];
+        ld.global.u32 %r1, [%p2];
+        add.u32 %r0, %r0, %r1;
+        mad.wide.u32 %at, %tid, 4, %p0;
+        st.global.u32 [%at], %r0;""",
+        parameters=3,
+    )
+    run(text, out, x, x[8:16])
+    assert np.array_equal(out, x + x[8])
+
+
 @pytest.mark.parametrize(
     ("kind", "register"),
     [

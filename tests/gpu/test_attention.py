@@ -214,6 +214,21 @@ def test_masked_blocks_are_skipped() -> None:
     assert flops(vk.attention, q, k, v, mask=bias.expand(512, 512)) < 0.8 * full
 
 
+def test_padding_costs_little() -> None:
+    """Rows that are padding go the fast way through keys that are not."""
+    q, k, v = qkv(256, 1024, 64)
+    padding = torch.arange(1024)[None] % 512 >= 504
+    with backends.use_backend("emulator"), backends.emulation(counters=True) as launches:
+        vk.cross_attention(q, k, v)
+        found = vk.cross_attention(q, k, v, query_padding=padding[:, 256:512], key_padding=padding, return_lse=True)
+    seen = ~(padding[0, 256:512, None] & padding)
+    expected = emulated(q, k, v, mask=seen)
+    torch.testing.assert_close(found[0], expected[0], atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(found[1], expected[1])
+    plain, padded = (sum(launch.report["counters"]["warp_instructions"] for launch in part) for part in (launches[:-1], launches[-1:]))  # fmt: skip
+    assert padded < 1.6 * plain
+
+
 def test_masks_say_the_same() -> None:
     """One pattern as tiles, as a mask of every kind and stride, and as key validity."""
     q, k, v = (t.expand(2, -1, -1, -1).clone() for t in qkv(100, 300, 72, heads=2))

@@ -44,6 +44,7 @@ struct ForwardTiles {
                                   // KB
         {128, 128, 2, 48, true},  // 85 KB, below the 99 KB of sm_86, 89 and 120
         {64, 8, 2, 64, false},
+        {128, 8, 2, 48, true},
         {256, 8, 1, 32, true},  // the output alone takes 128 registers; 99 KB
     };
 };
