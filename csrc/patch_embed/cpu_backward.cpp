@@ -106,11 +106,12 @@ void token_gradients(const PatchEmbedProblem& p) {
             convert_row(static_cast<T*>(p.grad_prefix) + prefix * embed, sum, embed);
     }
     if (p.grad_bias == nullptr) return;
-    Buffer<float> total(embed);
+    // As many addends as there are tokens: their sum would lose digits in fp32.
+    Buffer<double> total(embed);
     fill_zero(total.get(), embed);
     for (int64_t token = p.first_patch_token(); token < p.first_patch_token() + p.source.patches(); ++token)
         for (int64_t i = 0; i < embed; ++i) total[i] += sums[token * embed + i];
-    convert_row(static_cast<T*>(p.grad_bias), total.get(), embed);
+    for (int64_t i = 0; i < embed; ++i) from_float(static_cast<float>(total[i]), static_cast<T*>(p.grad_bias)[i]);
 }
 
 template <class T>

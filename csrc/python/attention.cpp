@@ -124,7 +124,8 @@ void fill_options(AttentionProblem& p, const Options& o, int threads) {
     p.causal = static_cast<Causal>(o.causal);
     p.window_left = o.window_left;
     p.window_right = o.window_right;
-    p.scale = o.scale.is_none() ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(p.head_dim))) : o.scale.cast<float>();
+    p.scale = o.scale.is_none() ? static_cast<float>(1.0 / std::sqrt(static_cast<double>(p.head_dim)))
+                                : o.scale.cast<float>();
     p.softcap = static_cast<float>(o.softcap);
     p.tokens_per_tile = o.tokens_per_tile;
     p.threads = threads;
