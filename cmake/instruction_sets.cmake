@@ -3,7 +3,8 @@
 function(_vlmk_add_instruction_set module name lanes bf16 tiles)
     add_library(vlmk_${name} OBJECT ${VLMK_ISA_SOURCES})
     target_link_libraries(vlmk_${name} PRIVATE vlmk_options)
-    target_compile_definitions(vlmk_${name} PRIVATE VLMK_ISA=${name} VLMK_LANES=${lanes} VLMK_BF16_DOT=${bf16} VLMK_BF16_TILES=${tiles})
+    target_compile_definitions(vlmk_${name} PRIVATE VLMK_ISA=${name} VLMK_LANES=${lanes} VLMK_BF16_DOT=${bf16} VLMK_BF16_TILES=${tiles}
+        $<$<BOOL:${VLMKERNELS_EMULATE_AVX512}>:VLMK_EMULATE_AVX512>)
     target_compile_options(vlmk_${name} PRIVATE -O3 -Wno-psabi $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>
         $<$<CXX_COMPILER_ID:GNU>:-Wno-uninitialized> ${ARGN})
     target_link_libraries(${module} PRIVATE vlmk_${name})
