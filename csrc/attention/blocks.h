@@ -14,10 +14,6 @@ namespace vlmk {
 constexpr int64_t kForwardRows = 48;
 constexpr int64_t kBackwardRows = 64;
 
-// A thread gets its heads in about this many portions: few, so that the next head is mostly known; several, because
-// threads are not equally fast.
-constexpr int64_t kTasksPerThread = 8;
-
 // Backward: the keys of a head are cut into chunks with their own dK, dV and partial dQ until this many tasks exist.
 constexpr int64_t kBackwardTasks = 16;
 

@@ -105,59 +105,17 @@ void clear_unused_rows(const AttentionProblem& p) {
         }
 }
 
-// Asks for the rows of a key head and its queries before they are needed. Heads lie side by side in memory more often
-// than the rows of one do, so that the processor does not see them coming.
+// All rows of a key head, counted over the batch: its packed keys stay in the core's own cache.
 template <class T>
-class HeadPrefetch {
-  public:
-    HeadPrefetch(const AttentionProblem& problem, int64_t index)
-        : p_(problem), s_(problem, index / problem.heads_k), head_(index % problem.heads_k) {}
-
-    // Part `part` of `parts` of everything.
-    void ask(int64_t part, int64_t parts) const {
-        const int64_t first_k = s_.seqlen_k * part / parts, last_k = s_.seqlen_k * (part + 1) / parts;
-        rows(p_.key, s_.first_k, head_, first_k, last_k);
-        rows(p_.value, s_.first_k, head_, first_k, last_k);
-        const int64_t group = p_.heads_q / p_.heads_k;
-        const int64_t first_q = s_.seqlen_q * part / parts, last_q = s_.seqlen_q * (part + 1) / parts;
-        for (int64_t head = head_ * group; head < (head_ + 1) * group; ++head) {
-            rows(p_.query, s_.first_q, head, first_q, last_q);
-            rows(p_.out, s_.first_q, head, first_q, last_q);
-        }
-    }
-
-  private:
-    void rows(const HeadTensor& t, int64_t first, int64_t head, int64_t begin, int64_t end) const {
-        constexpr int64_t kLine = 64;
-        const int64_t bytes = p_.head_dim * static_cast<int64_t>(sizeof(T));
-        for (int64_t row = begin; row < end; ++row) {
-            const char* at = reinterpret_cast<const char*>(row_pointer<const T>(t, s_, first, head, row));
-            for (int64_t byte = 0; byte < bytes; byte += kLine) __builtin_prefetch(at + byte, 0, 2);
-        }
-    }
-
-    const AttentionProblem& p_;
-    const Sequence s_;
-    const int64_t head_;
-};
-
-// Key heads [first, last) one after the other, counted over the batch: the packed keys of each stay in the core's own
-// cache.
-template <class T>
-void attend_heads(const AttentionProblem& p, int64_t first, int64_t last) {
+void attend_head(const AttentionProblem& p, int64_t index) {
+    const Sequence s(p, index / p.heads_k);
+    const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kForwardRows>(p, s);
+    if (blocks_of_rows == 0) return;
     const ProductScope scope;
-    for (int64_t index = first; index < last; ++index) {
-        const Sequence s(p, index / p.heads_k);
-        const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kForwardRows>(p, s);
-        if (blocks_of_rows == 0) continue;
-        const KeyBlocks blocks(s.seqlen_k, p.head_dim);
-        PackedKeys<T> packed(blocks, p.head_dim);
-        for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
-        for (int64_t r = 0; r < blocks_of_rows; ++r) {
-            if (index + 1 < last) HeadPrefetch<T>(p, index + 1).ask(r, blocks_of_rows);
-            attend<T>(p, s, head, r * kForwardRows, packed);
-        }
-    }
+    const KeyBlocks blocks(s.seqlen_k, p.head_dim);
+    PackedKeys<T> packed(blocks, p.head_dim);
+    for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
+    for (int64_t r = 0; r < blocks_of_rows; ++r) attend<T>(p, s, head, r * kForwardRows, packed);
 }
 
 template <class T>
@@ -167,9 +125,7 @@ void forward(const AttentionProblem& p) {
     if (heads == 0) return;
     if (heads >= 2 * p.threads || p.cu_seqlens_q != nullptr ||
         row_blocks<kForwardRows>(p, Sequence(p, 0)) < p.threads) {
-        const int64_t tasks = std::min<int64_t>(heads, p.threads * kTasksPerThread);
-        parallel_for(tasks, p.threads,
-                     [&](int64_t task) { attend_heads<T>(p, heads * task / tasks, heads * (task + 1) / tasks); });
+        parallel_for(heads, p.threads, [&](int64_t index) { attend_head<T>(p, index); });
         return;
     }
     // Few heads: the threads share the packing and the rows of one head after the other.

@@ -117,11 +117,13 @@ def test_attention_never_waits_for_the_gpu() -> None:
 
 def test_attention_stays_within_its_tensors_whatever_the_boundaries() -> None:
     needs_attention()
-    q, k, v = (t[0].transpose(0, 1) for t in qkv(4, 300, 300, 72))
+    inputs = [t[0].transpose(0, 1) for t in qkv(4, 300, 300, 72)]
+    before = [t.clone() for t in inputs]
     for boundaries in ([0, -5, 1000], [7, 300, 20], [2**31 - 1, -(2**31), 0]):
         wrong = torch.tensor(boundaries, dtype=torch.int32, device="cuda")
-        vk.attention_varlen(q, k, v, wrong, wrong)
-    torch.cuda.synchronize()
+        vk.attention_varlen(*inputs, wrong, wrong)
+    torch.cuda.synchronize()  # where a fault would show
+    assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
 def test_attention_in_a_graph() -> None:
@@ -175,22 +177,25 @@ def test_attention_gradients_never_wait_for_the_gpu() -> None:
     needs_attention()
     q, k, v = (t[0].transpose(0, 1).detach().requires_grad_() for t in qkv(4, 300, 300, 72))
     boundaries = torch.tensor([0, 100, 100, 290], dtype=torch.int32, device="cuda")
-    vk.attention_varlen(q, k, v, boundaries, boundaries).sum().backward()
+    expected = torch.autograd.grad(vk.attention_varlen(q, k, v, boundaries, boundaries).sum(), (q, k, v))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        vk.attention_varlen(q, k, v, boundaries, boundaries).sum().backward()
+        found = torch.autograd.grad(vk.attention_varlen(q, k, v, boundaries, boundaries).sum(), (q, k, v))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 def test_attention_gradients_stay_within_their_tensors_whatever_the_boundaries() -> None:
     needs_attention()
     for boundaries in ([0, -5, 1000], [7, 300, 20], [2**31 - 1, -(2**31), 0]):
-        q, k, v = (t[0].transpose(0, 1).detach().requires_grad_() for t in qkv(4, 300, 300, 72))
+        inputs = [t[0].transpose(0, 1).detach().requires_grad_() for t in qkv(4, 300, 300, 72)]
+        before = [t.detach().clone() for t in inputs]
         wrong = torch.tensor(boundaries, dtype=torch.int32, device="cuda")
-        vk.attention_varlen(q, k, v, wrong, wrong).sum().backward()
-    torch.cuda.synchronize()
+        vk.attention_varlen(*inputs, wrong, wrong).sum().backward()
+        torch.cuda.synchronize()  # where a fault would show
+        assert all(torch.equal(a, b) for a, b in zip(inputs, before, strict=True))
 
 
 def test_attention_gradients_of_many_sequences() -> None:
