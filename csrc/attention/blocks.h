@@ -11,7 +11,7 @@ namespace vlmk {
 
 // Rows of queries handled together, heads of a group included. 48 and 64 are whole register tiles of 6 rows plus
 // little, and whole tiles of AMX; 24 to 96 rows are equally fast.
-constexpr int64_t kForwardRows = 48;
+constexpr int64_t kForwardRows = 64;
 constexpr int64_t kBackwardRows = 64;
 
 // Backward: the keys of a head are cut into chunks with their own dK, dV and partial dQ until this many tasks exist.

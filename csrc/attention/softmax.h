@@ -34,12 +34,11 @@ inline float online_softmax(const float* scores, int64_t padded, float factor, R
     // A row that has seen nothing keeps the maximum -inf; subtracting 0 instead makes its probabilities 2^-inf = 0.
     const float reference = new_max == -kInfinity ? 0.0f : new_max;
     Vec sum{};
-    for (int64_t j = 0; j < padded; j += kLanes) {
+    write_units<U>(probabilities, padded, [&](int64_t j) {
         const Vec p = exp2_nonpositive(load(scores + j) * splat(factor) - splat(reference));
-        store_units<U>(probabilities, j, p);
         sum += p;
-    }
-    clear_behind<U>(probabilities, padded);
+        return p;
+    });
     const float rescale = state.sum == 0.0f ? 0.0f : exp2(splat(state.max - reference))[0];
     state.max = new_max;
     state.sum = state.sum * rescale + reduce_add(sum);

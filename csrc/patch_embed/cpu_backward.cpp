@@ -28,18 +28,6 @@ void load_patch_grads(const PatchEmbedProblem& p, int64_t first, int64_t count, 
     }
 }
 
-// Packs fp32 rows for a product in the units of T.
-template <class T, class U>
-void pack_floats(typename U::Unit* packed, const Panels& panels, const float* rows, int64_t stride, int64_t count) {
-    if constexpr (U::kDepth == 1) {
-        pack<U>(packed, panels, rows, stride, count);
-    } else {
-        Buffer<T> rounded(count * stride);
-        convert_row(rounded.get(), rows, count * stride);
-        pack<U>(packed, panels, rounded.get(), stride, count);
-    }
-}
-
 // dW for runs [first_run, last_run) of the patch.
 template <class T>
 void weight_gradient(const PatchEmbedProblem& p, const Runs& runs, int64_t first_run, int64_t last_run) {
@@ -60,7 +48,7 @@ void weight_gradient(const PatchEmbedProblem& p, const Runs& runs, int64_t first
             for (int64_t i = width; i < stride; ++i) to[i] = 0.0f;
         }
         load_patch_grads(p, first, count, grad_stride, grads.get());
-        pack_floats<T, U>(packed.get(), panels, pixels.get(), stride, count);
+        pack<U>(packed.get(), panels, pixels.get(), stride, count);
         const auto left = columns.from_floats(grads.get(), grad_stride, count, grad_stride);
         product<U>(true, embed, left, {panels, units<U>(count), packed.get()}, sum.get(), stride);
     }

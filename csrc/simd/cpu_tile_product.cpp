@@ -1,4 +1,4 @@
-// The product on tile registers: blocks of up to 2 x 2 tiles of C, so that every tile of A and B is used twice.
+// The product on tile registers: blocks of up to 2 x 2 tiles of C, so that every tile of A and B is used twice or more.
 #include "simd/product.h"
 
 #if VLMK_BF16_TILES
@@ -16,66 +16,115 @@ struct Matrix {
     T* at(int64_t i, int64_t j) const { return data + i * row + j; }
     int64_t stride() const { return row * kUnitBytes; }
 };
+using Left = Matrix<const uint32_t>;
+using Right = Matrix<const uint32_t>;
+using Sums = Matrix<float>;
 
-// C (kDown x kAcross tiles) = A B, or +=. Registers 0 to 3 hold C, 4 and 5 A, 6 and 7 B.
+// Registers 0 to 3 hold C (kDown x kAcross tiles), 4 and 5 A, 6 and 7 B.
 template <int kDown, int kAcross>
-void block(bool accumulate, int64_t depth, Matrix<const uint32_t> a, Matrix<const uint32_t> b, Matrix<float> c) {
-    constexpr bool down = kDown > 1, across = kAcross > 1;
-    if (accumulate) {
+struct Block {
+    static constexpr bool kTwoDown = kDown > 1, kTwoAcross = kAcross > 1;
+
+    static VLMK_INLINE void load_sums(const Sums& c) {
         load_tile<0>(c.at(0, 0), c.stride());
-        if constexpr (across) load_tile<1>(c.at(0, kTileRows), c.stride());
-        if constexpr (down) load_tile<2>(c.at(kTileRows, 0), c.stride());
-        if constexpr (down && across) load_tile<3>(c.at(kTileRows, kTileRows), c.stride());
-    } else {
+        if constexpr (kTwoAcross) load_tile<1>(c.at(0, kTileRows), c.stride());
+        if constexpr (kTwoDown) load_tile<2>(c.at(kTileRows, 0), c.stride());
+        if constexpr (kTwoDown && kTwoAcross) load_tile<3>(c.at(kTileRows, kTileRows), c.stride());
+    }
+    static VLMK_INLINE void zero_sums() {
         zero_tile<0>();
-        if constexpr (across) zero_tile<1>();
-        if constexpr (down) zero_tile<2>();
-        if constexpr (down && across) zero_tile<3>();
+        if constexpr (kTwoAcross) zero_tile<1>();
+        if constexpr (kTwoDown) zero_tile<2>();
+        if constexpr (kTwoDown && kTwoAcross) zero_tile<3>();
     }
-    for (int64_t k = 0; k < depth; k += kTileRows) {
+    static VLMK_INLINE void store_sums(const Sums& c) {
+        store_tile<0>(c.at(0, 0), c.stride());
+        if constexpr (kTwoAcross) store_tile<1>(c.at(0, kTileRows), c.stride());
+        if constexpr (kTwoDown) store_tile<2>(c.at(kTileRows, 0), c.stride());
+        if constexpr (kTwoDown && kTwoAcross) store_tile<3>(c.at(kTileRows, kTileRows), c.stride());
+    }
+    static VLMK_INLINE void load_left(const Left& a, int64_t k) {
         load_tile<4>(a.at(0, k), a.stride());
-        load_tile<6>(b.at(k, 0), b.stride());
-        multiply_tiles<0, 4, 6>();
-        if constexpr (across) load_tile<7>(b.at(k, kTileRows), b.stride());
-        if constexpr (across) multiply_tiles<1, 4, 7>();
-        if constexpr (down) load_tile<5>(a.at(kTileRows, k), a.stride());
-        if constexpr (down) multiply_tiles<2, 5, 6>();
-        if constexpr (down && across) multiply_tiles<3, 5, 7>();
+        if constexpr (kTwoDown) load_tile<5>(a.at(kTileRows, k), a.stride());
     }
-    store_tile<0>(c.at(0, 0), c.stride());
-    if constexpr (across) store_tile<1>(c.at(0, kTileRows), c.stride());
-    if constexpr (down) store_tile<2>(c.at(kTileRows, 0), c.stride());
-    if constexpr (down && across) store_tile<3>(c.at(kTileRows, kTileRows), c.stride());
-}
+    static VLMK_INLINE void load_right(const Right& b, int64_t k) {
+        load_tile<6>(b.at(k, 0), b.stride());
+        if constexpr (kTwoAcross) load_tile<7>(b.at(k, kTileRows), b.stride());
+    }
+    static VLMK_INLINE void multiply() {
+        multiply_tiles<0, 4, 6>();
+        if constexpr (kTwoAcross) multiply_tiles<1, 4, 7>();
+        if constexpr (kTwoDown) multiply_tiles<2, 5, 6>();
+        if constexpr (kTwoDown && kTwoAcross) multiply_tiles<3, 5, 7>();
+    }
+
+    // C += A B over `depth` units. Of nine products of parts three are too small for the sum and left out. From one to
+    // the next only one operand changes. Of fp32 the small ones come first: they are rounded to their own size, not to
+    // that of C.
+    template <int kParts>
+    static VLMK_INLINE void add_products(int64_t depth, const Left& a, const Right& b) {
+        constexpr int64_t part = kTileRows, step = kParts * part;
+        for (int64_t k = 0; k < depth; k += step) {
+            if constexpr (kParts == 1) {
+                load_left(a, k), load_right(b, k), multiply();
+            } else if constexpr (kParts == 2) {
+                load_left(a, k + part), load_right(b, k + part), multiply();
+                load_right(b, k), multiply();
+                load_left(a, k), multiply();
+                load_right(b, k + part), multiply();
+            } else {
+                load_left(a, k), load_right(b, k + 2 * part), multiply();
+                load_right(b, k + part), multiply();
+                load_left(a, k + part), multiply();
+                load_right(b, k), multiply();
+                load_left(a, k + 2 * part), multiply();
+            }
+        }
+        if constexpr (kParts == 3)
+            for (int64_t k = 0; k < depth; k += step) load_left(a, k), load_right(b, k), multiply();
+    }
+};
 
 // All rows of C, `kAcross` tiles of its columns: B's tiles come from the first-level cache after the first rows.
-template <int kAcross>
-void column_of_blocks(bool accumulate, int64_t rows, int64_t depth, Matrix<const uint32_t> a, Matrix<const uint32_t> b,
-                      Matrix<float> c) {
+template <int kParts, int kAcross>
+void column_of_blocks(bool accumulate, int64_t rows, int64_t depth, const Left& a, const Right& b, const Sums& c) {
+    const auto block = [&](auto shape, int64_t i) {
+        using Shape = decltype(shape);
+        const Sums sums{c.at(i, 0), c.row};
+        if (accumulate)
+            Shape::load_sums(sums);
+        else
+            Shape::zero_sums();
+        Shape::template add_products<kParts>(depth, {a.at(i, 0), a.row}, b);
+        Shape::store_sums(sums);
+    };
     int64_t i = 0;
-    for (; i + 2 * kTileRows <= rows; i += 2 * kTileRows)
-        block<2, kAcross>(accumulate, depth, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
-    if (i < rows) block<1, kAcross>(accumulate, depth, {a.at(i, 0), a.row}, b, {c.at(i, 0), c.row});
+    for (; i + 2 * kTileRows <= rows; i += 2 * kTileRows) block(Block<2, kAcross>{}, i);
+    if (i < rows) block(Block<1, kAcross>{}, i);
 }
 
+// Units of a column of B that stay in the first-level cache, whatever the number of parts.
+constexpr int64_t kStretch = 12 * kTileRows;
+
 // `rows` is a multiple of the tile's.
-void whole_tiles(bool accumulate, int64_t rows, Matrix<const uint32_t> a, const PackedB<Bf16Unit>& b, Matrix<float> c) {
-    for (int64_t p = 0; p < b.panels.count; ++p) {
-        const int64_t width = b.panels.width(p) * kLanes, first = b.panels.first_vector(p) * kLanes;
-        const Matrix<const uint32_t> panel{b.panel(p), width};
-        for (int64_t j = 0; j < width; j += 2 * kTileRows) {
-            const Matrix<const uint32_t> right{panel.at(0, j), width};
-            const Matrix<float> sums{c.at(0, first + j), c.row};
-            if (j + kTileRows < width)
-                column_of_blocks<2>(accumulate, rows, b.depth, a, right, sums);
+template <int kParts>
+void whole_tiles(bool accumulate, int64_t rows, const Left& a, const PackedB<TileUnit<kParts>>& b, const Sums& c) {
+    for (int64_t p = 0; p < b.panels.count; ++p)
+        for (int64_t k = 0; k < b.depth || k == 0; k += kStretch) {
+            const int64_t depth = b.depth - k < kStretch ? b.depth - k : kStretch, width = b.panels.width(p) * kLanes;
+            const Left left{a.at(0, k), a.row};
+            const Right right{b.panel(p) + k * width, width};
+            const Sums sums{c.at(0, b.panels.first_vector(p) * kLanes), c.row};
+            if (width > kTileRows)
+                column_of_blocks<kParts, 2>(accumulate || k > 0, rows, depth, left, right, sums);
             else
-                column_of_blocks<1>(accumulate, rows, b.depth, a, right, sums);
+                column_of_blocks<kParts, 1>(accumulate || k > 0, rows, depth, left, right, sums);
         }
-    }
 }
 
 // Fewer rows than a tile has, through copies with all of them.
-void last_rows(bool accumulate, int64_t rows, Matrix<const uint32_t> a, const PackedB<Bf16Unit>& b, Matrix<float> c) {
+template <int kParts>
+void last_rows(bool accumulate, int64_t rows, const Left& a, const PackedB<TileUnit<kParts>>& b, const Sums& c) {
     const int64_t columns = b.panels.padded_columns();
     const size_t left_bytes = static_cast<size_t>(b.depth * kUnitBytes),
                  sum_bytes = static_cast<size_t>(columns * kUnitBytes);
@@ -92,20 +141,25 @@ void last_rows(bool accumulate, int64_t rows, Matrix<const uint32_t> a, const Pa
         else
             std::memset(sums.get() + i * columns, 0, sum_bytes);
     }
-    whole_tiles(accumulate, kTileRows, {left.get(), b.depth}, b, {sums.get(), columns});
+    whole_tiles<kParts>(accumulate, kTileRows, {left.get(), b.depth}, b, {sums.get(), columns});
     for (int64_t i = 0; i < rows; ++i) std::memcpy(c.at(i, 0), sums.get() + i * columns, sum_bytes);
 }
 
 }  // namespace
 
-void tile_product(bool accumulate, int64_t rows, const uint32_t* left, int64_t left_row, const PackedB<Bf16Unit>& b,
-                  float* sums, int64_t sums_row) {
-    const Matrix<const uint32_t> a{left, left_row};
-    const Matrix<float> c{sums, sums_row};
+template <int kParts>
+void tile_product(bool accumulate, int64_t rows, const uint32_t* left, int64_t left_row,
+                  const PackedB<TileUnit<kParts>>& b, float* sums, int64_t sums_row) {
+    const Left a{left, left_row};
+    const Sums c{sums, sums_row};
     const int64_t whole = rows / kTileRows * kTileRows;
-    if (whole > 0) whole_tiles(accumulate, whole, a, b, c);
-    if (whole < rows) last_rows(accumulate, rows - whole, {a.at(whole, 0), a.row}, b, {c.at(whole, 0), c.row});
+    if (whole > 0) whole_tiles<kParts>(accumulate, whole, a, b, c);
+    if (whole < rows) last_rows<kParts>(accumulate, rows - whole, {a.at(whole, 0), a.row}, b, {c.at(whole, 0), c.row});
 }
+
+template void tile_product<1>(bool, int64_t, const uint32_t*, int64_t, const PackedB<TileUnit<1>>&, float*, int64_t);
+template void tile_product<2>(bool, int64_t, const uint32_t*, int64_t, const PackedB<TileUnit<2>>&, float*, int64_t);
+template void tile_product<3>(bool, int64_t, const uint32_t*, int64_t, const PackedB<TileUnit<3>>&, float*, int64_t);
 
 }  // namespace vlmk::VLMK_ISA
 #endif

@@ -1,37 +1,59 @@
 // Packing the right-hand side of a product, converting to the product's units on the way.
 #pragma once
+#include <type_traits>
+
 #include "simd/product.h"
+#include "simd/split.h"
 #include "simd/transpose.h"
 
 namespace vlmk::VLMK_ISA {
 
 namespace detail {
 
-// Units [k, k + kLanes) of a row whose elements are contiguous; zero past `elements`.
-template <class T>
-inline Vec row_units(const T* row, int64_t k, int64_t elements, F32Unit*) {
-    return load_partial(row + k, elements - k);
+template <int kParts>
+struct Units {
+    Vec part[kParts];
+};
+template <int kParts>
+inline Units<kParts> split_units(Vec low, Vec high) {
+    const Pairs<kParts> pairs = split_pairs<kParts>(low, high);
+    Units<kParts> units;
+    VLMK_UNROLL for (int i = 0; i < kParts; ++i) units.part[i] = (Vec)pairs.part[i];
+    return units;
 }
-inline Vec row_units(const bf16* row, int64_t k, int64_t elements, Bf16Unit*) {
-    const int64_t left = elements - 2 * k;
-    if (left >= 2 * kLanes) return load_as<Vec>(row + 2 * k);
-    if (left <= 0) return Vec{};
-    bf16 pairs[2 * kLanes] = {};
-    std::memcpy(pairs, row + 2 * k, static_cast<size_t>(left) * sizeof(bf16));
-    return load_as<Vec>(pairs);
+
+// Units [k, k + kLanes) of a row whose elements are contiguous; zero past `elements`.
+template <class U, class T>
+inline Units<U::kParts> row_units(const T* row, int64_t k, int64_t elements) {
+    row += U::kDepth * k;
+    elements -= U::kDepth * k;
+    if (elements <= 0) return {};
+    if constexpr (U::kDepth == 1) {
+        return {{load_partial(row, elements)}};
+    } else if constexpr (U::kParts > 1) {
+        return split_units<U::kParts>(load_partial(row, elements),
+                                      elements > kLanes ? load_partial(row + kLanes, elements - kLanes) : Vec{});
+    } else if (std::is_same_v<T, bf16> && elements >= 2 * kLanes) {
+        return {{load_as<Vec>(row)}};
+    } else {
+        const int64_t count = elements < 2 * kLanes ? elements : 2 * kLanes;
+        bf16 pairs[2 * kLanes] = {};
+        convert_row(pairs, row, count);
+        return {{load_as<Vec>(pairs)}};
+    }
 }
 
 // One vector of unit k for columns that are contiguous in every row of the source.
-template <class T>
-inline Vec unit_vector(const T* src, int64_t row_stride, int64_t k, int64_t, int64_t columns, F32Unit*) {
-    return load_partial(src + k * row_stride, columns);
-}
-inline UintVec unit_vector(const bf16* src, int64_t row_stride, int64_t k, int64_t elements, int64_t columns,
-                           Bf16Unit*) {
-    if (2 * k >= elements) return UintVec{};
-    const UintVec low = (UintVec)load_partial(src + 2 * k * row_stride, columns) >> 16;
-    if (2 * k + 1 >= elements) return low;
-    return low | (UintVec)load_partial(src + (2 * k + 1) * row_stride, columns);
+template <class U, class T>
+inline Units<U::kParts> column_units(const T* src, int64_t row_stride, int64_t k, int64_t elements, int64_t columns) {
+    const auto row = [&](int64_t i) { return i < elements ? load_partial(src + i * row_stride, columns) : Vec{}; };
+    const int64_t first = first_element<U>(k);
+    if constexpr (U::kDepth == 1)
+        return {{row(first)}};
+    else if constexpr (std::is_same_v<T, bf16> && U::kParts == 1)
+        return {{(Vec)((UintVec)row(first) >> 16 | (UintVec)row(first + 1))}};
+    else
+        return split_units<U::kParts>(row(first), row(first + kPairDistance<U>));
 }
 
 }  // namespace detail
@@ -42,12 +64,15 @@ void pack(typename U::Unit* packed, const Panels& panels, const T* src, int64_t 
     const int64_t depth = units<U>(elements);
     for (int64_t p = 0; p < panels.count; ++p) {
         const int64_t first = panels.first_vector(p), width = panels.width(p);
-        for (int64_t k = 0; k < depth; ++k)
-            for (int64_t v = 0; v < width; ++v, packed += kLanes) {
+        for (int64_t k = 0; k < depth / U::kParts; ++k)
+            for (int64_t v = 0; v < width; ++v) {
                 const int64_t column = (first + v) * kLanes;
-                store_as(packed, detail::unit_vector(src + column, row_stride, k, elements, panels.columns - column,
-                                                     static_cast<U*>(nullptr)));
+                const auto vectors =
+                    detail::column_units<U>(src + column, row_stride, k, elements, panels.columns - column);
+                VLMK_UNROLL for (int i = 0; i < U::kParts; ++i)
+                    store_as(packed + (unit_index<U>(k, i) * width + v) * kLanes, vectors.part[i]);
             }
+        packed += depth * width * kLanes;
     }
 }
 
@@ -56,21 +81,22 @@ void pack(typename U::Unit* packed, const Panels& panels, const T* src, int64_t 
 template <class U, class T>
 void pack_transposed_panel(typename U::Unit* packed, const Panels& panels, int64_t panel, const T* src,
                            int64_t row_stride, int64_t elements) {
-    const int64_t depth = units<U>(elements), first = panels.first_vector(panel) * kLanes,
+    const int64_t depth = units<U>(elements), count = depth / U::kParts, first = panels.first_vector(panel) * kLanes,
                   width = panels.width(panel) * kLanes;
     packed += first * depth;
     for (int64_t lane = 0; lane < width; lane += kLanes)
-        for (int64_t k = 0; k < depth; k += kLanes) {
-            Vec block[kLanes];
-            for (int i = 0; i < kLanes; ++i) {
-                const int64_t column = first + lane + i;
-                block[i] = column < panels.columns
-                               ? detail::row_units(src + column * row_stride, k, elements, static_cast<U*>(nullptr))
-                               : Vec{};
+        for (int64_t k = 0; k < count; k += kLanes) {
+            Vec block[U::kParts][kLanes] = {};
+            for (int i = 0; i < kLanes && first + lane + i < panels.columns; ++i) {
+                const auto row = detail::row_units<U>(src + (first + lane + i) * row_stride, k, elements);
+                VLMK_UNROLL for (int n = 0; n < U::kParts; ++n) block[n][i] = row.part[n];
             }
-            transpose(block);
-            const int64_t rows = depth - k < kLanes ? depth - k : kLanes;
-            for (int64_t i = 0; i < rows; ++i) store_as(packed + (k + i) * width + lane, block[i]);
+            const int64_t rows = count - k < kLanes ? count - k : kLanes;
+            for (int n = 0; n < U::kParts; ++n) {
+                transpose(block[n]);
+                for (int64_t i = 0; i < rows; ++i)
+                    store_as(packed + unit_index<U>(k + i, n) * width + lane, block[n][i]);
+            }
         }
 }
 

@@ -14,15 +14,20 @@
 namespace vlmk::VLMK_ISA {
 
 // The register tile: kRows x kPanelVectors accumulators, plus one row of B and one broadcast of A, fill the register
-// file (32 registers with 16 lanes, else 16).
+// file (32 registers with 16 lanes, else 16). Blocks of tile registers are two tiles wide.
 constexpr int kRows = 6;
+#if VLMK_BF16_TILES
+constexpr int kPanelVectors = 2;
+#else
 constexpr int kPanelVectors = kLanes == 16 ? 4 : 2;
+#endif
 
 struct F32Unit {
     using Unit = float;
     using Reg = Vec;
     static constexpr int64_t kDepth = 1;      // elements in a unit
     static constexpr int64_t kDepthStep = 1;  // depths are multiples of this many units, zeros behind the elements
+    static constexpr int kParts = 1;          // numbers that an element is written as the sum of
     static constexpr bool kTiles = false;
     static Reg splat_unit(const Unit* a) { return splat(*a); }
     static Vec multiply_add(Vec sum, Reg a, Reg b) { return sum + a * b; }
@@ -32,13 +37,9 @@ struct Bf16Unit {
     using Unit = uint32_t;
     using Reg = UintVec;
     static constexpr int64_t kDepth = 2;
-#if VLMK_BF16_TILES
-    static constexpr int64_t kDepthStep = kTileRows;
-    static constexpr bool kTiles = true;
-#else
     static constexpr int64_t kDepthStep = 1;
+    static constexpr int kParts = 1;
     static constexpr bool kTiles = false;
-#endif
     static Reg splat_unit(const Unit* a) { return (Reg)splat(load_as<int32_t>(a)); }
     static Vec multiply_add(Vec sum, Reg a, Reg b) {
 #if defined(__AVX512BF16__)
@@ -50,6 +51,28 @@ struct Bf16Unit {
     }
 };
 
+// Pairs of bf16 for tile registers, whose products are so much faster than all others that wider numbers are written as
+// sums of bf16 too: fp16 as two (its 11 bits fit), fp32 as three (24 bits). Infinities have no such sum and become NaN.
+// A pair of parts are those of elements i and i + kLanes, so that vectors of them are made without shuffles.
+template <int kNumbers>
+struct TileUnit {
+    using Unit = uint32_t;
+    static constexpr int64_t kDepth = 2;
+    static constexpr int64_t kDepthStep = 16;
+    static constexpr int kParts = kNumbers;
+    static constexpr bool kTiles = true;
+};
+
+#if VLMK_BF16_TILES
+template <class T>
+struct UnitOf {
+    using type = TileUnit<sizeof(T) == sizeof(float) ? 3 : 2>;
+};
+template <>
+struct UnitOf<bf16> {
+    using type = TileUnit<1>;
+};
+#else
 template <class T>
 struct UnitOf {
     using type = F32Unit;
@@ -59,6 +82,7 @@ template <>
 struct UnitOf<bf16> {
     using type = Bf16Unit;
 };
+#endif
 #endif
 
 // How `columns` columns are cut into panels of at most kPanelVectors vectors, as even as possible (a narrow last panel
@@ -78,10 +102,26 @@ struct Panels {
     int64_t padded_columns() const { return vectors * kLanes; }
 };
 
+// Units of so many elements.
 template <class U>
 inline int64_t units(int64_t elements) {
     constexpr int64_t step = U::kDepth * U::kDepthStep;
-    return (elements + step - 1) / step * U::kDepthStep;
+    return (elements + step - 1) / step * U::kDepthStep * U::kParts;
+}
+
+// The first element of unit i, how far the second is from it, and where a part of the unit is: parts follow each other
+// after kDepthStep units.
+template <class U>
+inline int64_t first_element(int64_t i) {
+    if constexpr (U::kParts == 1) return U::kDepth * i;
+    return i / U::kDepthStep * (U::kDepth * U::kDepthStep) + i % U::kDepthStep;
+}
+template <class U>
+constexpr int64_t kPairDistance = U::kParts == 1 ? 1 : U::kDepthStep;
+template <class U>
+inline int64_t unit_index(int64_t i, int part) {
+    if constexpr (U::kParts == 1) return i;
+    return (i / U::kDepthStep * U::kParts + part) * U::kDepthStep + i % U::kDepthStep;
 }
 
 // B (depth x columns) packed. `depth` is in units.
@@ -134,9 +174,10 @@ class ProductScope {
 };
 
 #if VLMK_BF16_TILES
-// product() on tile registers; a_unit is 1.
-void tile_product(bool accumulate, int64_t rows, const uint32_t* a, int64_t a_row, const PackedB<Bf16Unit>& b, float* c,
-                  int64_t c_row);
+// product() on tile registers; units of A are contiguous.
+template <int kParts>
+void tile_product(bool accumulate, int64_t rows, const uint32_t* a, int64_t a_row, const PackedB<TileUnit<kParts>>& b,
+                  float* c, int64_t c_row);
 #endif
 
 // Longest chain of additions in one register, in units: rounding errors grow with its length, and reading C this seldom
@@ -154,24 +195,27 @@ struct LeftSide {
 // padding receives zeros (or what it held plus zeros).
 template <class U>
 void product(bool accumulate, int64_t rows, const LeftSide<U>& left, const PackedB<U>& b, float* c, int64_t c_row) {
+    if constexpr (U::kTiles) {
 #if VLMK_BF16_TILES
-    if constexpr (U::kTiles) return tile_product(accumulate, rows, left.data, left.row, b, c, c_row);
+        tile_product<U::kParts>(accumulate, rows, left.data, left.row, b, c, c_row);
 #endif
-    const typename U::Unit* a = left.data;
-    const int64_t a_row = left.row, a_unit = left.unit, depth = b.depth;
-    const int64_t tiles = (rows + kRows - 1) / kRows;
-    for (int64_t p = 0; p < b.panels.count; ++p) {
-        const int64_t width = b.panels.width(p), panel_row = width * kLanes;
-        float* c_panel = c + b.panels.first_vector(p) * kLanes;
-        // A stretch of the panel stays in the first-level cache while all rows pass.
-        for (int64_t k = 0; k < depth || k == 0; k += kChain) {
-            const int64_t length = depth - k < kChain ? depth - k : kChain;
-            for (int64_t t = 0, row = 0; t < tiles; ++t) {
-                const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);
-                detail::tile_of<U>(height, width)(length, a + row * a_row + k * a_unit, a_row, a_unit,
-                                                  b.panel(p) + k * panel_row, c_panel + row * c_row, c_row,
-                                                  accumulate || k > 0);
-                row += height;
+    } else {
+        const typename U::Unit* a = left.data;
+        const int64_t a_row = left.row, a_unit = left.unit, depth = b.depth;
+        const int64_t tiles = (rows + kRows - 1) / kRows;
+        for (int64_t p = 0; p < b.panels.count; ++p) {
+            const int64_t width = b.panels.width(p), panel_row = width * kLanes;
+            float* c_panel = c + b.panels.first_vector(p) * kLanes;
+            // A stretch of the panel stays in the first-level cache while all rows pass.
+            for (int64_t k = 0; k < depth || k == 0; k += kChain) {
+                const int64_t length = depth - k < kChain ? depth - k : kChain;
+                for (int64_t t = 0, row = 0; t < tiles; ++t) {
+                    const int64_t height = rows / tiles + (t < rows % tiles ? 1 : 0);
+                    detail::tile_of<U>(height, width)(length, a + row * a_row + k * a_unit, a_row, a_unit,
+                                                      b.panel(p) + k * panel_row, c_panel + row * c_row, c_row,
+                                                      accumulate || k > 0);
+                    row += height;
+                }
             }
         }
     }

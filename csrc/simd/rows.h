@@ -1,26 +1,58 @@
 // Rows of numbers: the left-hand side of a product in its units, and small operations on fp32 rows.
 #pragma once
 #include "simd/product.h"
+#include "simd/split.h"
 #include "simd/transpose.h"
 
 namespace vlmk::VLMK_ISA {
 
-// Writes elements [j, j + kLanes) of a row of units; zeros from `elements` to the end of the depth.
-template <class U>
-inline void store_units(typename U::Unit* row, int64_t j, Vec v) {
-    if constexpr (U::kDepth == 1)
-        store(row + j, v);
-    else
-        store(reinterpret_cast<bf16*>(row) + j, v);
-}
-template <class U>
-inline void clear_behind(typename U::Unit* row, int64_t elements) {
-    for (int64_t k = elements / U::kDepth; k < units<U>(elements); ++k) row[k] = 0;
+// Writes a row of units from what make(j) gives for elements [j, j + kLanes), j < padded (a multiple of kLanes); zeros
+// from there to the end of the depth.
+template <class U, class Make>
+inline void write_units(typename U::Unit* row, int64_t padded, const Make& make) {
+    if constexpr (U::kParts > 1) {
+        for (int64_t j = 0; j < padded; j += 2 * kLanes) {
+            const Vec low = make(j), high = j + kLanes < padded ? make(j + kLanes) : Vec{};
+            const Pairs<U::kParts> pairs = split_pairs<U::kParts>(low, high);
+            VLMK_UNROLL for (int i = 0; i < U::kParts; ++i) store_as(row + unit_index<U>(j / 2, i), pairs.part[i]);
+        }
+    } else if constexpr (U::kDepth == 2) {
+        for (int64_t j = 0; j < padded; j += kLanes) store(reinterpret_cast<bf16*>(row) + j, make(j));
+        for (int64_t k = padded / 2; k < units<U>(padded); ++k) row[k] = 0;
+    } else {
+        for (int64_t j = 0; j < padded; j += kLanes) store(row + j, make(j));
+    }
 }
 
 // Rows stored as units along the row: what product() broadcasts from (a_row = stride(), a_unit = 1).
 template <class U>
-class UnitRows;
+class UnitRows {
+  public:
+    UnitRows(int64_t rows, int64_t elements)
+        : rows_(rows),
+          stride_(U::kTiles ? spread_stride(units<U>(elements)) : units<U>(elements)),
+          data_(rows * stride_) {}
+
+    template <class T>
+    void set(int64_t row, const T* from, int64_t elements) {
+        const int64_t padded = (elements + kLanes - 1) / kLanes * kLanes;
+        write_units<U>(place_of(row, nullptr), padded, [&](int64_t j) { return load_partial(from + j, elements - j); });
+    }
+    // `elements` (a multiple of the vector length) floats of every row.
+    LeftSide<U> from_floats(const float* rows, int64_t stride, int64_t elements) {
+        for (int64_t r = 0; r < rows_; ++r) set(r, rows + r * stride, elements);
+        return left();
+    }
+    // Where the units of a row belong that are made one vector after the other.
+    uint32_t* place_of(int64_t row, float*) const { return data_.get() + row * stride_; }
+    LeftSide<U> placed(const float*, int64_t) const { return left(); }
+    // The rows as they were set.
+    LeftSide<U> left() const { return {data_.get(), stride_, 1}; }
+
+  private:
+    int64_t rows_, stride_;
+    Buffer<uint32_t> data_;
+};
 
 template <>
 class UnitRows<F32Unit> {
@@ -34,10 +66,9 @@ class UnitRows<F32Unit> {
     }
     // Rows that are floats already are used where they are.
     LeftSide<F32Unit> from_floats(const float* rows, int64_t stride, int64_t) { return {rows, stride, 1}; }
-    // Where the units of a row belong that are made from these floats one vector after the other: in their place.
+    // The floats are replaced.
     float* place_of(int64_t, float* floats) const { return floats; }
     LeftSide<F32Unit> placed(const float* floats, int64_t stride) const { return {floats, stride, 1}; }
-    // The rows as they were set.
     LeftSide<F32Unit> left() const { return {data_.get(), stride_, 1}; }
 
   private:
@@ -45,85 +76,58 @@ class UnitRows<F32Unit> {
     Buffer<float> data_;
 };
 
-template <>
-class UnitRows<Bf16Unit> {
+// A matrix of floats used transposed: A(r, k) = matrix[k][r]. Units pair rows of the matrix.
+template <class U>
+class UnitColumns {
   public:
-    UnitRows(int64_t rows, int64_t elements)
-        : rows_(rows),
-          stride_(Bf16Unit::kTiles ? spread_stride(units<Bf16Unit>(elements)) : units<Bf16Unit>(elements)),
-          data_(rows * stride_) {}
+    UnitColumns(int64_t rows, int64_t columns)
+        : stride_(U::kTiles ? spread_stride(units<U>(rows)) : columns),
+          data_(U::kTiles ? stride_ * columns : units<U>(rows) * stride_) {}
 
-    void set(int64_t row, const bf16* from, int64_t elements) {
-        uint32_t* to = data_.get() + row * stride_;
-        clear_behind<Bf16Unit>(to, elements);
-        std::memcpy(to, from, static_cast<size_t>(elements) * sizeof(bf16));
-    }
-    // Rounds `elements` (a multiple of the vector length) floats of every row to bf16.
-    LeftSide<Bf16Unit> from_floats(const float* rows, int64_t stride, int64_t elements) {
-        for (int64_t r = 0; r < rows_; ++r) {
-            uint32_t* to = data_.get() + r * stride_;
-            clear_behind<Bf16Unit>(to, elements);
-            convert_row(reinterpret_cast<bf16*>(to), rows + r * stride, elements);
+    // `columns` is a multiple of the vector length.
+    LeftSide<U> from_floats(const float* matrix, int64_t stride, int64_t rows, int64_t columns) {
+        const int64_t pair_count = units<U>(rows) / U::kParts;
+        if constexpr (U::kTiles) {
+            // Tiles are read along the units of a row: blocks of pairs are turned around.
+            for (int64_t k = 0; k < pair_count; k += kLanes)
+                for (int64_t c = 0; c < columns; c += kLanes) {
+                    Vec block[U::kParts][kLanes];
+                    for (int i = 0; i < kLanes; ++i) {
+                        const Pairs<U::kParts> pairs = pairs_of(matrix + c, stride, rows, k + i);
+                        for (int n = 0; n < U::kParts; ++n) block[n][i] = (Vec)pairs.part[n];
+                    }
+                    for (int n = 0; n < U::kParts; ++n) {
+                        transpose(block[n]);
+                        for (int i = 0; i < kLanes; ++i)
+                            store_as(data_.get() + (c + i) * stride_ + unit_index<U>(k, n), block[n][i]);
+                    }
+                }
+            return {data_.get(), stride_, 1};
+        } else {
+            for (int64_t k = 0; k < pair_count; ++k)
+                for (int64_t c = 0; c < columns; c += kLanes)
+                    store_as(data_.get() + k * stride_ + c, pairs_of(matrix + c, stride, rows, k).part[0]);
+            return {data_.get(), 1, stride_};
         }
-        return left();
     }
-    uint32_t* place_of(int64_t row, float*) const { return data_.get() + row * stride_; }
-    LeftSide<Bf16Unit> placed(const float*, int64_t) const { return left(); }
-    LeftSide<Bf16Unit> left() const { return {data_.get(), stride_, 1}; }
 
   private:
-    int64_t rows_, stride_;
+    // Unit k of one vector of columns; zeros behind the last row.
+    static Pairs<U::kParts> pairs_of(const float* matrix, int64_t stride, int64_t rows, int64_t k) {
+        const int64_t first = first_element<U>(k), second = first + kPairDistance<U>;
+        return split_pairs<U::kParts>(first < rows ? load(matrix + first * stride) : Vec{},
+                                      second < rows ? load(matrix + second * stride) : Vec{});
+    }
+
+    int64_t stride_;
     Buffer<uint32_t> data_;
 };
-
-// A matrix of floats used transposed: A(r, k) = matrix[k][r]. Units pair neighbouring rows of the matrix.
-template <class U>
-class UnitColumns;
 
 template <>
 class UnitColumns<F32Unit> {
   public:
     UnitColumns(int64_t, int64_t) {}
     LeftSide<F32Unit> from_floats(const float* matrix, int64_t stride, int64_t, int64_t) { return {matrix, 1, stride}; }
-};
-
-template <>
-class UnitColumns<Bf16Unit> {
-  public:
-    UnitColumns(int64_t rows, int64_t columns)
-        : stride_(Bf16Unit::kTiles ? spread_stride(units<Bf16Unit>(rows)) : columns),
-          data_(Bf16Unit::kTiles ? stride_ * columns : units<Bf16Unit>(rows) * stride_) {}
-
-    // `columns` is a multiple of the vector length.
-    LeftSide<Bf16Unit> from_floats(const float* matrix, int64_t stride, int64_t rows, int64_t columns) {
-        if constexpr (Bf16Unit::kTiles) {
-            // Tiles are read along the units of a row: blocks of pairs are turned around.
-            for (int64_t k = 0; k < units<Bf16Unit>(rows); k += kLanes)
-                for (int64_t c = 0; c < columns; c += kLanes) {
-                    Vec block[kLanes];
-                    for (int i = 0; i < kLanes; ++i) block[i] = (Vec)pairs(matrix + c, stride, rows, k + i);
-                    transpose(block);
-                    for (int i = 0; i < kLanes; ++i) store_as(data_.get() + (c + i) * stride_ + k, block[i]);
-                }
-            return {data_.get(), stride_, 1};
-        } else {
-            for (int64_t k = 0; k < units<Bf16Unit>(rows); ++k)
-                for (int64_t c = 0; c < columns; c += kLanes)
-                    store_as(data_.get() + k * stride_ + c, pairs(matrix + c, stride, rows, k));
-            return {data_.get(), 1, stride_};
-        }
-    }
-
-  private:
-    // Rows 2 k and 2 k + 1 of the matrix, one vector of columns; zeros behind the last row.
-    static UintVec pairs(const float* matrix, int64_t stride, int64_t rows, int64_t k) {
-        const Vec low = 2 * k < rows ? load(matrix + 2 * k * stride) : Vec{};
-        const Vec high = 2 * k + 1 < rows ? load(matrix + (2 * k + 1) * stride) : Vec{};
-        return widen(to_bf16_bits(low)) | widen(to_bf16_bits(high)) << 16;
-    }
-
-    int64_t stride_;
-    Buffer<uint32_t> data_;
 };
 
 // sum = sum * factor + addend
