@@ -198,8 +198,10 @@ def contrastive_workload(shape: Shape) -> Workload:
         peers=PEERS,
         default_peers=("open_clip", "three products"),
         dtypes=(torch.float32, torch.bfloat16),
+        kernels="sigmoid" if shape["loss"] == "sigmoid" else "",
     )
 
 
-def contrastive_workloads() -> list[Workload]:
-    return [contrastive_workload(shape) for shape in load_shapes()["contrastive"] if shape.get("only") != "cuda"]
+def contrastive_workloads(gpu: bool = False) -> list[Workload]:
+    """Those for a `gpu` are more: some are too large for a CPU."""
+    return [contrastive_workload(s) for s in load_shapes()["contrastive"] if gpu or s.get("only") != "cuda"]

@@ -15,7 +15,7 @@ from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload, gra
 from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
 from vlmkernels.reference import patch_embed as reference
 
-__all__ = ["patch_flops", "patch_workload", "patch_workloads"]
+__all__ = ["patch_flops", "patch_sizes", "patch_workload", "patch_workloads"]
 
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 IMAGE_PEERS = ("unfused", "compile", "linear", "conv2d", "conv3d", "unfold+linear", "onednn")
@@ -26,7 +26,7 @@ FORMULA = {
 }
 
 
-def _sizes(shape: Shape) -> tuple[int, int, int]:
+def patch_sizes(shape: Shape) -> tuple[int, int, int]:
     """(patches in all, numbers in a patch, width)."""
     frames, rows, columns = shape["P"]
     elements = shape["C"] * frames * rows * columns
@@ -37,7 +37,7 @@ def _sizes(shape: Shape) -> tuple[int, int, int]:
 
 
 def patch_flops(shape: Shape, run_pass: str) -> float:
-    patches, elements, width = _sizes(shape)
+    patches, elements, width = patch_sizes(shape)
     return 2.0 * patches * elements * width
 
 
@@ -47,7 +47,7 @@ class _Problem:
     def __init__(self, shape: Shape, dtype: torch.dtype, backward: bool) -> None:
         g = torch.Generator().manual_seed(0)
         self.shape, self.dtype = shape, dtype
-        patches, elements, width = _sizes(shape)
+        patches, elements, width = patch_sizes(shape)
         frames, rows, columns = shape["P"]
         self.per_image = patches // shape.get("B", 1)
         kernel = (frames, rows, columns) if frames > 1 else (rows, columns)
@@ -87,7 +87,7 @@ class _Problem:
 def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
     p = _Problem(shape, dtype, run_pass != "forward")
     packed = "packed" in shape
-    _, elements, width = _sizes(shape)
+    _, elements, width = patch_sizes(shape)
 
     def ours() -> Tensor:
         if packed:

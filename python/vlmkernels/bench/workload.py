@@ -64,7 +64,12 @@ class Workload:
     peers: tuple[str, ...] = ()  # names `prepare` offers, the ones shown by default first
     default_peers: tuple[str, ...] = ()
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
+    kernels: str = ""  # what backends know the operation by, where it is not its own name
     sweep: dict[str, Any] | None = None  # series, axis and value, for a point of a scaling curve
+
+    @property
+    def kernel_name(self) -> str:
+        return self.kernels or self.operation
 
     def scaled(self, dtype_flops: float, seconds: float, run_pass: str) -> tuple[Shape, str]:
         """The shape with its batch reduced so that a call takes about `seconds` at `dtype_flops`, and what was done, in words."""
