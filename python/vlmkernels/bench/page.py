@@ -10,7 +10,7 @@ from typing import Any
 from vlmkernels.bench.bars import evaluate_bars
 from vlmkernels.bench.figures import length_charts, memory_charts, roofline_charts, scaling_charts
 from vlmkernels.bench.plots import Chart
-from vlmkernels.bench.words import duration, match_words, memory_size, scaled_number
+from vlmkernels.bench.words import duration, match_words, memory_size, scaled_number, threads_words
 
 __all__ = ["charts_html", "document", "render_page", "table", "write_page"]
 
@@ -41,7 +41,7 @@ def render_page(result: dict[str, Any]) -> str:
         ("tables", "Tables", _METHOD + _tables(result)),
         ("commands", "Commands", _commands(result)),
     ]
-    line = f"{machine['date']} · {machine['processor']} · {machine['instruction_set']} · torch {machine['torch']}"
+    line = f"{machine['date']} · {machine.get('gpu') or machine['processor']} · {machine['instruction_set']} · torch {machine['torch']}"
     return document("vlmkernels benchmarks", line, machine["date"][:10], sections)
 
 
@@ -76,6 +76,7 @@ def charts_html(charts: list[Chart]) -> str:
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
     facts = [
+        *([("GPU", machine["gpu"])] if machine.get("gpu") else []),
         ("processor", machine["processor"]),
         ("cores", machine["cores"]),
         ("memory", memory_size(machine["memory_bytes"])),
@@ -94,6 +95,8 @@ def _machine(result: dict[str, Any]) -> str:
             rates = [f"{c['multiply_add'] / 1e9:.0f}", dot, f"{c['exp2'] / 1e9:.1f}", f"{c['read'] / 1e9:.1f}", f"{c['copy'] / 1e9:.1f}"]  # fmt: skip
             rows.append([name, threads, *rates, *products])
     head = ["measured", "threads", "FMA GFLOP/s", "bf16 dot GFLOP/s", "exp2 G/s", "read GB/s", "copy GB/s", "torch product fp32", "torch product bf16"]  # fmt: skip
+    if not rows:
+        return facts_table
     has_dot = any(c["bf16_dot"] for c in result["ceilings"].values())
     words = "" if has_dot else " This instruction set has no bf16 dot product: bf16 is widened to fp32, and its ceiling is the FMA ceiling."  # fmt: skip
     return (
@@ -105,6 +108,8 @@ def _machine(result: dict[str, Any]) -> str:
 
 
 def _bars(result: dict[str, Any]) -> str:
+    if not result["ceilings"]:
+        return ""
     bars = evaluate_bars(result)
     if all(bar.met is None for bar in bars):
         return ""
@@ -152,7 +157,7 @@ def _row(row: Row, others: list[str], with_memory: bool) -> list[str]:
     shape = ", ".join(f"{key} {value}" for key, value in row["shape"].items())
     note = f"<br><small>{html.escape(row['note'])}</small>" if row["note"] else ""
     name = f'<span title="{html.escape(shape)}">{html.escape(row["workload"])}</span>{note}'
-    cells = [name, str(row["threads"]), _time(ours), _rate(ours, row), _share(ours, row)]
+    cells = [name, str(row["threads"] or "GPU"), _time(ours), _rate(ours, row), _share(ours, row)]
     for other in others:
         found = row["contenders"].get(other)
         cells.append("" if found is None else _ratio(found))
@@ -204,7 +209,7 @@ def _match(found: Row) -> str:
 
 def _commands(result: dict[str, Any]) -> str:
     rows = [
-        [html.escape(f"{row['workload']}, {row['operation']} {row['pass']}, {row['dtype']}, {row['threads']} thread(s)"), f"<code>{html.escape(row['command'])}</code>"]
+        [html.escape(f"{row['workload']}, {row['operation']} {row['pass']}, {row['dtype']}, {threads_words(row['threads'])}"), f"<code>{html.escape(row['command'])}</code>"]
         for row in result["rows"]
     ]  # fmt: skip
     if not rows:

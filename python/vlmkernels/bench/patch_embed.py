@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vlmkernels.bench.attention import compiled
 from vlmkernels.bench.shapes import Shape, load_shapes
-from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload, grad_pass
+from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload, grad_pass, seeded_generator
 from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
 from vlmkernels.reference import patch_embed as reference
 
@@ -45,8 +45,9 @@ class _Problem:
     """Inputs of one shape; `tensors` are the leaves that get gradients."""
 
     def __init__(self, shape: Shape, dtype: torch.dtype, backward: bool) -> None:
-        g = torch.Generator().manual_seed(0)
+        g = seeded_generator()
         self.shape, self.dtype = shape, dtype
+        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
         patches, elements, width = patch_sizes(shape)
         frames, rows, columns = shape["P"]
         self.per_image = patches // shape.get("B", 1)
@@ -74,8 +75,7 @@ class _Problem:
         """Channels in front of time: (B, C, [T,] H, W)."""
         x = self.pixels.movedim(1, 2) if self.pixels.dim() == 5 else self.pixels
         view = (1, -1, *[1] * (x.dim() - 2))
-        mean, std = (torch.tensor(values).view(view) for values in (MEAN, STD))
-        return ((x.float() / 255 - mean) / std).to(dtype)
+        return ((x.float() / 255 - self.mean.view(view)) / self.std.view(view)).to(dtype)
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Prefix and position, as the embeddings of models add them."""

@@ -175,7 +175,7 @@ def _emulate(prepared: Prepared, gpu: Gpu, most: int, repeats: int) -> Iterator[
         return chosen
 
     launches = _call(prepared, gpu.block_shared_bytes, choose)
-    for launch, blocks in zip(launches, executed[-len(launches) :], strict=True):
+    for launch, blocks in zip(launches, executed[len(executed) - len(launches) :], strict=True):
         yield launch.plan, blocks, launch.report["counters"]
 
 

@@ -15,7 +15,7 @@ from vlmkernels.bench.run import Plan, Row, run_workload
 from vlmkernels.bench.words import contender_line, row_title
 from vlmkernels.bench.workload import Workload
 
-__all__ = ["SCHEMA", "Job", "Result", "ceiling_lines", "default_threads", "run_suite"]
+__all__ = ["SCHEMA", "Job", "Result", "ceiling_lines", "default_threads", "row_lines", "run_suite"]
 
 #: Raised when the meaning of a field changes.
 SCHEMA = 1
@@ -63,7 +63,7 @@ def run_suite(
         for workload, plan in jobs:
             for row in run_workload(workload, plan, ceilings, memory, progress.tell):
                 result["rows"].append(row)
-                progress.write(write, _lines(row))
+                progress.write(write, row_lines(row))
     result["ceilings_after"] = {str(threads): found.to_dict() for threads, found in measure().items()}
     return result
 
@@ -79,5 +79,5 @@ def ceiling_lines(ceilings: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _lines(row: Row) -> list[str]:
+def row_lines(row: Row) -> list[str]:
     return [row_title(row), *(contender_line(name, found, row) for name, found in row["contenders"].items())]

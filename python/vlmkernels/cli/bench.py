@@ -39,6 +39,8 @@ def add_bench(commands: Any) -> None:
     what.add_argument("--bars", action="store_true", help="measure what the bars need and show which are met; with names or --op, the bars those can tell")  # fmt: skip
     what.add_argument("--static", action="store_true", help="measure nothing: the CUDA kernels' plans, instructions, traffic, occupancy and waves on several GPUs, beside FlashAttention-2's tile rule; needs no GPU (default: every row, all passes, bf16)")  # fmt: skip
     how = bench.add_argument_group("how to measure")
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where; auto is the GPU, if torch sees one and the kernels run on it, for attention, patch embedding and losses (default %(default)s)")  # fmt: skip
+    how.add_argument("--batch", type=int, default=0, metavar="N", help="on a GPU: this batch for attention and images instead of the shapes' own")  # fmt: skip
     how.add_argument("--full", action="store_true", help="keep every batch whole, however long a call takes")
     how.add_argument("--seconds", type=float, default=1.0, help="a call of ours may take about this long before the batch is scaled down (default %(default)s)")  # fmt: skip
     how.add_argument("--samples", type=int, default=10, help="at least this many of every contender, fewer where a round of calls takes seconds (default %(default)s)")  # fmt: skip
@@ -138,8 +140,14 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     from vlmkernels.bench.jobs import bar_jobs, scaling_jobs
     from vlmkernels.bench.suite import run_suite
 
-    plan = _plan(options)
-    selected = select(options.names, options.op)
+    gpu = _on_gpu(options)
+    plan = _plan(options, gpu)
+    selected = select(options.names, options.op, gpu)
+    if gpu:
+        from vlmkernels.bench.gpu_suite import run_gpu_suite
+
+        gpu_jobs = [(workload, plan) for workload in selected]
+        return run_gpu_suite(gpu_jobs, _command(arguments), lambda line: print(line, flush=True))
     if options.scaling:
         jobs = scaling_jobs(options.scaling, plan)
     elif options.bars:
@@ -153,11 +161,26 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     return run_suite(jobs, _command(arguments), lambda line: print(line, flush=True))
 
 
+def _on_gpu(options: argparse.Namespace) -> bool:
+    from vlmkernels.bench.catalog import all_workloads
+    from vlmkernels.bench.gpu_suite import gpu_reasons
+
+    cpu_only = options.bars or options.scaling or options.threads or options.op in ("model", "host")
+    if options.device == "cuda" and cpu_only:
+        raise ValueError("--device cuda has no --bars, --scaling, --threads, models or host overhead; those are of the CPU")  # fmt: skip
+    if options.batch and (options.batch < 0 or cpu_only or options.device == "cpu"):
+        raise ValueError("--batch is a positive number, for --device cuda")
+    if options.device != "auto":
+        return bool(options.device == "cuda")
+    named = set(options.names) <= {w.name for w in all_workloads(gpu=True)}
+    return named and not cpu_only and not gpu_reasons()
+
+
 def _command(arguments: Sequence[str]) -> str:
     return "vlmkernels " + " ".join(shlex.quote(argument) for argument in arguments)
 
 
-def _plan(options: argparse.Namespace) -> Any:
+def _plan(options: argparse.Namespace, gpu: bool) -> Any:
     import torch
 
     from vlmkernels.bench.catalog import all_workloads
@@ -165,7 +188,8 @@ def _plan(options: argparse.Namespace) -> Any:
     from vlmkernels.bench.suite import default_threads
     from vlmkernels.bench.timing import Settings
 
-    dtypes = _dtypes(options, ["float32", "bfloat16", "float16"] if options.bars else ["float32", "bfloat16"])
+    usual = ["bfloat16"] if gpu else ["float32", "bfloat16", "float16"] if options.bars else ["float32", "bfloat16"]
+    dtypes = _dtypes(options, usual)
     _known("--pass", options.passes, _PASSES)
     peers = {name for workload in all_workloads() for name in workload.peers}
     _known("--peers", options.peers, ("default", "all", "none", *sorted(peers)))
@@ -185,6 +209,8 @@ def _plan(options: argparse.Namespace) -> Any:
         full=options.full,
         call_seconds=options.seconds,
         memory=options.memory,
+        gpu=gpu,
+        batch=options.batch,
         timing=Settings(samples=options.samples, slow_samples=min(3, options.samples)),
     )
 
