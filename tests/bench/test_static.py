@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.dom import minidom
 
 import pytest
 import torch
@@ -173,6 +174,8 @@ def test_lines_and_page(report: dict[str, Any]) -> None:
     assert not re.search(r'(src|href)="(?!#)', page)
     assert all(chart.to_html() in page for chart in static_charts(report))
     assert len(static_charts(report)) == 4
+    for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        minidom.parseString(svg)
     if missing := images.missing("patch_embed"):
         assert report["missing"] == {"patch_embed": missing}
         assert "Not in the report" in page

@@ -70,6 +70,7 @@ class Plan:
             "full": self.full,
             "call_seconds": self.call_seconds,
             "memory": self.memory,
+            "batch": self.batch,
             "timing": asdict(self.timing),
         }
 

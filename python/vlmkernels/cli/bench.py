@@ -197,7 +197,13 @@ def _plan(options: argparse.Namespace, gpu: bool) -> Any:
         raise ValueError(f"--threads is {','.join(options.threads)}; give whole numbers from 1, as in --threads 1,2")
     cores = default_threads()
     threads = tuple(dict.fromkeys(int(word) for word in options.threads)) or (
-        tuple(range(1, min(2, cores[-1]) + 1)) if options.bars else _doubled(cores[-1]) if options.scaling else cores
+        (1,)
+        if gpu
+        else tuple(range(1, min(2, cores[-1]) + 1))
+        if options.bars
+        else _doubled(cores[-1])
+        if options.scaling
+        else cores
     )
     if options.samples < 1 or options.seconds <= 0:
         raise ValueError("--samples must be at least 1 and --seconds more than 0")
