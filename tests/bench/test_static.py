@@ -20,6 +20,7 @@ from vlmkernels.bench.static import OPERATIONS, run_static, static_passes, stati
 from vlmkernels.bench.static_page import render_static_page, static_charts
 from vlmkernels.bench.static_words import static_lines
 from vlmkernels.bench.tensor_work import MMA_FLOP, attention_minimum, flash2, loss_minimum, patch_minimum
+from vlmkernels.bench.workload import Prepared
 from vlmkernels.cli.main import main
 
 A100, H100, RTX4090, RTX5090 = GPUS
@@ -151,6 +152,27 @@ def test_parts_of_the_grid_stand_for_the_whole() -> None:
         whole = [launch.report["counters"] for launch in launches]
     assert kernel["tensor_flop"] == sum(counters["tensor_flops"] for counters in whole)
     assert kernel["sectors"] == sum(c[name]["sectors"] for c in whole for name in ("global_load", "global_store", "global_async"))  # fmt: skip
+
+
+@needs_kernels
+def test_launches_of_the_same_plan_count_once_each() -> None:
+    """A call that computes everything three times is one line with three launches."""
+    workload = tiny("self")
+    prepare = workload.prepare
+
+    def thrice(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
+        prepared = prepare(shape, dtype, run_pass)
+        make = prepared.ours
+        prepared.ours = lambda: lambda: (make()(), make()(), make()())[-1]
+        return prepared
+
+    once = static_row(workload, BF16, "forward")["plans"][0]
+    object.__setattr__(workload, "prepare", thrice)
+    three = static_row(workload, BF16, "forward")["plans"][0]
+    (kernel,) = three["kernels"]
+    assert kernel["launches"] == 3
+    assert kernel["executed_blocks"] == once["kernels"][0]["executed_blocks"]
+    assert three["mma_over_minimum"] == pytest.approx(3 * once["mma_over_minimum"])
 
 
 @needs_kernels

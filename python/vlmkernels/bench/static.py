@@ -1,7 +1,7 @@
 """What can be said of the CUDA kernels without a GPU, row by row of shapes.json.
 
 A row runs the workload's own call on the emulator, which makes the launch plans of the real problem and executes some of their blocks: those of one head of one batch
-item, as all heads do the same work, or blocks spread over the grid where nothing repeats. Counters of the executed blocks are scaled to the grid. Registers come from the
+item, as all heads do the same work, or blocks spread over the grid where nothing repeats; of launches with the same plan, the first. Counters of the executed blocks are scaled to the grid. Registers come from the
 compiler's report of the build; occupancy and waves from those and the limits of a multiprocessor.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,8 +117,8 @@ def static_row(workload: Workload, dtype: torch.dtype, run_pass: str) -> Row:
     prepared = workload.prepare(shape, dtype, run_pass)
     plans = []
     for gpus in _gpus_by_plan(prepared):
-        launches = list(_emulate(prepared, gpus[0], operation.most_blocks, operation.repeats(shape)))
-        kernels = [_kernel(*launch, gpus) for launch in launches]
+        launches = _emulate(prepared, gpus[0], operation.most_blocks, operation.repeats(shape))
+        kernels = [_kernel(alike, gpus) for alike in launches]
         plans.append({"gpus": [gpu.name for gpu in gpus], "kernels": kernels, **_ratios(kernels, minimum, prepared.bytes)})  # fmt: skip
     peers = {gpu.name: operation.peer(shape, run_pass, dtype, gpu) for gpu in GPUS}
     return {
@@ -138,15 +138,31 @@ def static_row(workload: Workload, dtype: torch.dtype, run_pass: str) -> Row:
 
 # --- running ---
 
-Launch = tuple[dict[str, Any], int, dict[str, Any]]  # plan, executed blocks, counters
+Choice = Callable[[dict[str, Any]], list[int]]  # of the blocks of a launch, given its plan
 
 
-def _call(prepared: Prepared, shared_bytes: int, blocks: Callable[[dict[str, Any]], list[int]]) -> list[Any]:
-    """The launches of one call. What the call stands on, like the forward pass of a backward pass, is emulated the same way and left out."""
-    settings = {"counters": True, "blocks": blocks, "shared_bytes": shared_bytes}
-    with backends.use_backend("emulator"), backends.emulation(**settings) as launches:  # type: ignore[arg-type]
+def _key(plan: dict[str, Any]) -> tuple[Any, ...]:
+    return plan["kernel"], plan["grid"], plan["block"], plan["shared_bytes"]
+
+
+def _call(prepared: Prepared, shared_bytes: int, choose: Choice) -> list[backends.EmulatedLaunch]:
+    """The launches of one call. Of launches with the same plan the first alone runs blocks. What the call stands on, like the forward pass of a backward pass, is
+    emulated the same way and left out."""
+    seen = set[Any]()
+
+    def once(plan: dict[str, Any]) -> list[int]:
+        if _key(plan) in seen:
+            return []
+        seen.add(_key(plan))
+        return choose(plan)
+
+    with (
+        backends.use_backend("emulator"),
+        backends.emulation(counters=True, blocks=once, shared_bytes=shared_bytes) as launches,
+    ):
         call: Call = prepared.ours()
         launches.clear()
+        seen.clear()
         call()
         return list(launches)
 
@@ -158,25 +174,22 @@ def _gpus_by_plan(prepared: Prepared) -> list[list[Gpu]]:
     for gpu in GPUS:
         shared = gpu.block_shared_bytes
         if shared not in plans:
-            made = [launch.plan for launch in _call(prepared, shared, lambda plan: [])]
-            plans[shared] = tuple((p["kernel"], p["grid"], p["block"], p["shared_bytes"]) for p in made)
+            plans[shared] = tuple(_key(launch.plan) for launch in _call(prepared, shared, lambda plan: []))
         groups.setdefault(plans[shared], []).append(gpu)
     return list(groups.values())
 
 
-def _emulate(prepared: Prepared, gpu: Gpu, most: int, repeats: int) -> Iterator[Launch]:
-    executed: list[int] = []
+def _emulate(prepared: Prepared, gpu: Gpu, most: int, repeats: int) -> list[list[backends.EmulatedLaunch]]:
+    """Launches of one plan together, those with counters first."""
 
     def choose(plan: dict[str, Any]) -> list[int]:
         part = max(1, -(-_count(plan["grid"]) // repeats))
-        step = max(1, -(-part // most))
-        chosen = list(range(0, part, step))
-        executed.append(len(chosen))
-        return chosen
+        return list(range(0, part, max(1, -(-part // most))))
 
-    launches = _call(prepared, gpu.block_shared_bytes, choose)
-    for launch, blocks in zip(launches, executed[len(executed) - len(launches) :], strict=True):
-        yield launch.plan, blocks, launch.report["counters"]
+    groups: dict[Any, list[backends.EmulatedLaunch]] = {}
+    for launch in _call(prepared, gpu.block_shared_bytes, choose):
+        groups.setdefault(_key(launch.plan), []).append(launch)
+    return list(groups.values())
 
 
 def _count(dims: tuple[int, int, int]) -> int:
@@ -190,10 +203,11 @@ def _count(dims: tuple[int, int, int]) -> int:
 _OVERHEAD = ("integer", "move", "compare", "control", "parameter")
 
 
-def _kernel(plan: dict[str, Any], executed: int, counters: dict[str, Any], gpus: list[Gpu]) -> dict[str, Any]:
-    """A launch: its plan, what it does as a whole (scaled from the executed blocks), and how it fills GPUs."""
+def _kernel(launches: list[backends.EmulatedLaunch], gpus: list[Gpu]) -> dict[str, Any]:
+    """Launches of one plan: what they do as a whole (scaled from the executed blocks of the first), and how each fills GPUs."""
+    plan, counters = launches[0].plan, launches[0].report["counters"]
     grid, threads = _count(plan["grid"]), _count(plan["block"])
-    scale = grid / executed
+    scale = len(launches) * grid / counters["blocks"]
     traffic = [counters[name] for name in ("global_load", "global_store", "global_async", "global_atomic")]
     shared = [counters[name] for name in ("shared_load", "shared_store")]
     classes = counters["by_class"]
@@ -218,10 +232,11 @@ def _kernel(plan: dict[str, Any], executed: int, counters: dict[str, Any], gpus:
             fills[gpu.name] = {"registers": resources.registers, "spill_bytes": resources.spill_bytes, **asdict(found)}
     return {
         "kernel": plan["kernel"],
+        "launches": len(launches),
         "grid": grid,
         "threads": threads,
         "shared_bytes": plan["shared_bytes"],
-        "executed_blocks": executed,
+        "executed_blocks": counters["blocks"],
         **{name: value * scale for name, value in counts.items()},
         "occupancy": fills,
     }

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 _METHOD = """
 <p>Nothing here was timed and no GPU was used. The plans are those of the real problems. Some blocks of every launch were executed by the emulator, which runs the PTX that
-the machine code is made of: all blocks of one head of one batch item where every head does the same work, else blocks spread over the grid; counters are scaled to
+the machine code is made of: all blocks of one head of one batch item where every head does the same work, else blocks spread over the grid, and of launches with the same plan the first alone; counters are scaled to
 the whole grid.</p>
 <ul>
 <li><b>mma / minimum</b>: tensor-core operations issued over those of the products that are needed, with rows padded to 16 and columns to 8 (forward 2, backward 5 products; masked
@@ -112,8 +112,8 @@ def _kernels(rows: list[Row], gpus: list[Row]) -> str:
                 fills = [kernel["occupancy"].get(gpu["name"]) for gpu in gpus]
                 shared = f"{kernel['shared_bytes'] / 1024:.1f}"
                 cells.append(
-                    [html.escape(row["workload"]), html.escape(kernel["kernel"]), f"{kernel['grid']:,}", f"{kernel['executed_blocks']:,}", str(kernel["threads"]), shared,
+                    [html.escape(row["workload"]), html.escape(kernel["kernel"]), str(kernel["launches"]), f"{kernel['grid']:,}", f"{kernel['executed_blocks']:,}", str(kernel["threads"]), shared,
                      *("" if f is None else f'<span title="{f["registers"]} registers; limit: {f["limit"]}">{f["blocks"]}, {f["waves"]:.2f}</span>' for f in fills)]
                 )  # fmt: skip
-    head = ["workload", "kernel", "blocks", "executed", "threads", "KB", *(f"{html.escape(gpu['name'])}: blocks an SM, waves" for gpu in gpus)]  # fmt: skip
+    head = ["workload", "kernel", "launches", "blocks", "executed", "threads", "KB", *(f"{html.escape(gpu['name'])}: blocks an SM, waves" for gpu in gpus)]  # fmt: skip
     return f"<details><summary>{len(cells)} launches</summary>{table(head, cells, 2)}</details>"

@@ -41,7 +41,8 @@ def _flash2(row: Row, gpus: list[str]) -> str:
 
 
 def _kernel(kernel: Row) -> list[str]:
-    head = f"    {kernel['kernel']:<46} {kernel['grid']:>6} x {kernel['threads']} threads, {kernel['shared_bytes'] / 1024:5.1f} KB"
+    times = f", {kernel['launches']} launches" if kernel["launches"] > 1 else ""
+    head = f"    {kernel['kernel']:<46} {kernel['grid']:>6} x {kernel['threads']} threads, {kernel['shared_bytes'] / 1024:5.1f} KB{times}"
     if kernel["executed_blocks"] < kernel["grid"]:
         head += f", {kernel['executed_blocks']} blocks executed"
     fills = [
