@@ -1,14 +1,38 @@
-# cmake -P: PTX to a fatbin with the PTX and machine code made from it for each of TARGETS.
+# cmake -P: PTX to a fatbin with the PTX and machine code made from it for each of TARGETS, and RESOURCES (JSON): what each kernel takes of a multiprocessor.
 # Source lines stay in the PTX that ships beside it; in machine code they would take more room than the instructions, which do not depend on them.
 file(READ ${PTX} text)
 string(REGEX REPLACE "\n[ \t]*\\.(loc|file)[ \t][^\n]*" "" text "${text}")
 string(REGEX REPLACE "\n[ \t]*\\.section[ \t]+\\.debug_[^}]*}" "" text "${text}")
 file(WRITE ${FATBIN}.ptx "${text}")
 execute_process(
-    COMMAND ${NVCC} -fatbin -O3 --compress-mode=size "-gencode=arch=compute_80,code=[compute_80,${TARGETS}]" ${FATBIN}.ptx -o ${FATBIN}
-    RESULT_VARIABLE failed)
+    COMMAND ${NVCC} -fatbin -O3 --compress-mode=size -Xptxas -v "-gencode=arch=compute_80,code=[compute_80,${TARGETS}]" ${FATBIN}.ptx -o ${FATBIN}
+    OUTPUT_VARIABLE said ERROR_VARIABLE said RESULT_VARIABLE failed)
 file(REMOVE ${FATBIN}.ptx)
+string(REGEX MATCHALL "[^\n]*(warning|error|fatal)[^\n]*" complaints "${said}")
+list(JOIN complaints "\n" complaints)
+if(complaints)
+    message("${complaints}")
+endif()
 if(failed)
     file(REMOVE ${FATBIN})
     message(FATAL_ERROR "nvcc failed on ${PTX}")
 endif()
+
+string(REGEX MATCHALL "Compiling entry function '[^']+' for '[^']+'|[0-9]+ bytes spill stores|Used [0-9]+ registers[^\n]*" facts "${said}")
+set(entries)
+foreach(fact ${facts})
+    if(fact MATCHES "function '([^']+)' for '([^']+)'")
+        set(kernel "\"kernel\": \"${CMAKE_MATCH_1}\", \"architecture\": \"${CMAKE_MATCH_2}\"")
+    elseif(fact MATCHES "([0-9]+) bytes spill")
+        set(spill ${CMAKE_MATCH_1})
+    elseif(fact MATCHES "Used ([0-9]+)")
+        set(registers ${CMAKE_MATCH_1})
+        set(shared 0)
+        if(fact MATCHES "([0-9]+) bytes smem")
+            set(shared ${CMAKE_MATCH_1})
+        endif()
+        list(APPEND entries " {${kernel}, \"registers\": ${registers}, \"spill_bytes\": ${spill}, \"static_shared_bytes\": ${shared}}")
+    endif()
+endforeach()
+list(JOIN entries ",\n" entries)
+file(WRITE ${RESOURCES} "[\n${entries}\n]\n")

@@ -1,5 +1,5 @@
 # Device code. nvcc compiles nothing else: every csrc/<operation>/<name>.cu becomes vlmkernels/kernels/<operation>/<name>.ptx, by one compute_80
-# front-end pass, and from that PTX <name>.fatbin with machine code for each architecture. The emulator runs the very PTX the machine code was made of.
+# front-end pass, and from that PTX <name>.fatbin with machine code for each architecture and <name>.json with its registers. The emulator runs the very PTX the machine code was made of.
 set(VLMKERNELS_CUDA AUTO CACHE STRING "CUDA kernels: ON, OFF, or AUTO for where nvcc is found")
 set_property(CACHE VLMKERNELS_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(VLMKERNELS_CUDA_ARCHITECTURES 80 86 89 90 120 CACHE STRING "Compute capabilities to make machine code for; others compile the PTX when it is loaded")
@@ -72,16 +72,18 @@ function(vlmk_add_cuda_kernels)
         string(REGEX REPLACE "\\.cu$" "" image ${source})
         set(ptx ${folder}/${image}.ptx)
         set(fatbin ${folder}/${image}.fatbin)
+        set(resources ${folder}/${image}.json)
         set(depfile ${CMAKE_BINARY_DIR}/cuda-dependencies/${image}.d)
         add_custom_command(OUTPUT ${ptx}
             COMMAND ${cmake} -DNVCC=${nvcc} -DHOST_COMPILER=${CMAKE_CXX_COMPILER} -DROOT=${CMAKE_SOURCE_DIR} -DSOURCE=csrc/${source}
                 -DPTX=${ptx} -DDEPFILE=${depfile} -P ${CMAKE_SOURCE_DIR}/cmake/compile_ptx.cmake
             DEPENDS ${CMAKE_SOURCE_DIR}/csrc/${source} ${CMAKE_SOURCE_DIR}/cmake/compile_ptx.cmake
             DEPFILE ${depfile} COMMENT "PTX of ${image}" VERBATIM)
-        add_custom_command(OUTPUT ${fatbin}
-            COMMAND ${cmake} -DNVCC=${nvcc} -DPTX=${ptx} -DFATBIN=${fatbin} -DTARGETS=${targets} -P ${CMAKE_SOURCE_DIR}/cmake/compile_fatbin.cmake
+        add_custom_command(OUTPUT ${fatbin} ${resources}
+            COMMAND ${cmake} -DNVCC=${nvcc} -DPTX=${ptx} -DFATBIN=${fatbin} -DRESOURCES=${resources} -DTARGETS=${targets}
+                -P ${CMAKE_SOURCE_DIR}/cmake/compile_fatbin.cmake
             DEPENDS ${ptx} ${CMAKE_SOURCE_DIR}/cmake/compile_fatbin.cmake COMMENT "Machine code of ${image}" VERBATIM)
-        list(APPEND built ${ptx} ${fatbin})
+        list(APPEND built ${ptx} ${fatbin} ${resources})
     endforeach()
     add_custom_target(kernels ALL DEPENDS ${built})
     set(VLMK_KERNEL_FOLDER ${folder} PARENT_SCOPE)

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -82,6 +83,7 @@ struct LaunchOptions {
     bool counters = true;  // what instructions did, not only how many there were
     int threads = 0;       // host threads running blocks; 0: as many as the machine has
     std::vector<Region> regions;
+    std::optional<std::vector<uint64_t>> blocks;     // run these alone, by linear index; the others are left out
     uint64_t instruction_limit = uint64_t{1} << 30;  // warp instructions of one block before it is called a livelock
 };
 

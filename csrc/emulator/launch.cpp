@@ -28,6 +28,9 @@ void check_launch(const KernelInfo& kernel, const LaunchOptions& options, size_t
     require(options.grid.count() >= 1 && options.grid.x <= 0x7fffffffU && options.grid.y <= 65535 &&
                 options.grid.z <= 65535,
             where + "a grid of " + dims(options.grid) + " blocks; x goes to 2^31 - 1, y and z to 65535");
+    for (const uint64_t index : options.blocks.value_or(std::vector<uint64_t>()))
+        require(index < options.grid.count(), where + "block " + std::to_string(index) + " of a grid of " +
+                                                  std::to_string(options.grid.count()) + " blocks");
     require(shared <= kMaxSharedBytes, where + std::to_string(shared) +
                                            " bytes of shared memory; no GPU has more than " +
                                            std::to_string(kMaxSharedBytes) + " a block");
@@ -118,7 +121,7 @@ Report launch(const Module& module, const std::string& kernel, const void* param
 
     Report result;
     result.kernel = kernel;
-    const uint64_t blocks = options.grid.count();
+    const uint64_t blocks = options.blocks ? options.blocks->size() : options.grid.count();
     std::atomic<uint64_t> next{0};
     std::atomic<bool> stopped{false};
     std::mutex mutex;
@@ -127,8 +130,9 @@ Report launch(const Module& module, const std::string& kernel, const void* param
         try {
             BlockRunner runner(launch);
             for (;;) {
-                const uint64_t index = next.fetch_add(1);
-                if (index >= blocks || stopped.load()) break;
+                const uint64_t number = next.fetch_add(1);
+                if (number >= blocks || stopped.load()) break;
+                const uint64_t index = options.blocks ? (*options.blocks)[number] : number;
                 runner.run({static_cast<uint32_t>(index % options.grid.x),
                             static_cast<uint32_t>(index / options.grid.x % options.grid.y),
                             static_cast<uint32_t>(index / options.grid.x / options.grid.y)},

@@ -1,6 +1,7 @@
 // Runs launch plans on the emulator: the PTX that ships, on CPU memory, with every check on.
 #pragma once
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "emulator/emulator.h"
@@ -14,9 +15,15 @@ struct EmulationSettings {
     uint64_t seed = 0;
     bool checks = true;
     bool counters = false;
+    int shared_bytes = 227 * 1024;  // a block of the GPU that plans are made for can have; of sm_90
 };
 void set_emulation(const EmulationSettings& settings);
 EmulationSettings emulation();
+
+// Asked before each launch which of its blocks run, by linear index: nullopt is all, none leaves a plan that is only
+// listened to. What left-out blocks would have written is missing. Empty: all blocks of every launch.
+using BlockSelection = std::function<std::optional<std::vector<uint64_t>>(const LaunchPlan&)>;
+void set_block_selection(BlockSelection selection);
 
 // Called after each launch with its report; empty: nobody is told.
 using ReportListener = std::function<void(const LaunchPlan&, const emulator::Report&)>;

@@ -60,8 +60,7 @@ TensorView Execution::view(py::handle tensor, const char* argument, Access acces
 }
 
 int Execution::shared_bytes() const {
-    constexpr int kMost = 227 * 1024;  // of sm_90
-    if (backend_ != Backend::cuda || device_ == kHost) return kMost;
+    if (backend_ != Backend::cuda || device_ == kHost) return gpu::emulation().shared_bytes;
     return gpu::Driver::instance().device_info(device_).max_shared_bytes;
 }
 

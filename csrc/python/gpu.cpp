@@ -56,25 +56,38 @@ void launch(const py::dict& plan, int device, uint64_t stream) {
     gpu::Driver::instance().launch(made, device, reinterpret_cast<void*>(stream));
 }
 
-void set_emulation(const std::string& schedule, uint64_t seed, bool checks, bool counters) {
+void set_emulation(const std::string& schedule, uint64_t seed, bool checks, bool counters, int shared_bytes) {
     if (schedule != "round_robin" && schedule != "random")
         throw std::invalid_argument("schedule must be round_robin or random, got " + schedule);
-    gpu::set_emulation(
-        {schedule == "random" ? emulator::Schedule::random : emulator::Schedule::round_robin, seed, checks, counters});
+    gpu::set_emulation({schedule == "random" ? emulator::Schedule::random : emulator::Schedule::round_robin, seed,
+                        checks, counters, shared_bytes});
+}
+
+// Python functions are called, copied and dropped by threads that do not hold the GIL.
+std::shared_ptr<py::object> share(py::object function) {
+    return {new py::object(std::move(function)), [](py::object* last) {
+                const py::gil_scoped_acquire acquire;
+                delete last;
+            }};
+}
+
+// The selection is called as f(plan) and returns indices of blocks, or None for all.
+void set_block_selection(py::object selection) {
+    if (selection.is_none()) return gpu::set_block_selection({});
+    gpu::set_block_selection([shared = share(std::move(selection))](const gpu::LaunchPlan& plan) {
+        const py::gil_scoped_acquire acquire;
+        return (*shared)(plan_as_dict(plan)).cast<std::optional<std::vector<uint64_t>>>();
+    });
 }
 
 // The listener is called as f(plan, report).
 void set_report_listener(py::object listener) {
     if (listener.is_none()) return gpu::set_report_listener({});
-    // Copied and dropped by threads that do not hold the GIL.
-    const std::shared_ptr<py::object> shared(new py::object(std::move(listener)), [](py::object* last) {
-        const py::gil_scoped_acquire acquire;
-        delete last;
-    });
-    gpu::set_report_listener([shared](const gpu::LaunchPlan& plan, const emulator::Report& report) {
-        const py::gil_scoped_acquire acquire;
-        (*shared)(plan_as_dict(plan), report_as_dict(report));
-    });
+    gpu::set_report_listener(
+        [shared = share(std::move(listener))](const gpu::LaunchPlan& plan, const emulator::Report& report) {
+            const py::gil_scoped_acquire acquire;
+            (*shared)(plan_as_dict(plan), report_as_dict(report));
+        });
 }
 
 }  // namespace
@@ -97,6 +110,7 @@ void bind_gpu(py::module_& m) {
     m.def("cuda_launch", &launch);
     m.def("image_folder", &gpu::image_folder);
     m.def("set_emulation", &set_emulation);
+    m.def("set_block_selection", &set_block_selection);
     m.def("set_report_listener", &set_report_listener);
 }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -22,6 +22,8 @@ from vlmkernels import images
 __all__ = ["BACKENDS", "choose", "emulation", "execution", "native", "reasons", "use_backend"]
 
 BACKENDS = ("cpu", "cuda", "emulator", "reference")
+#: Shared memory of a block of compute capability 9.0; no GPU has more.
+MOST_SHARED_BYTES = 227 * 1024
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -152,7 +154,13 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def emulation(
-    *, schedule: str = "round_robin", seed: int = 0, checks: bool = True, counters: bool = False
+    *,
+    schedule: str = "round_robin",
+    seed: int = 0,
+    checks: bool = True,
+    counters: bool = False,
+    blocks: Callable[[dict[str, Any]], Sequence[int] | None] | None = None,
+    shared_bytes: int = MOST_SHARED_BYTES,
 ) -> Iterator[list[EmulatedLaunch]]:
     """Within the block the emulator backend runs kernels this way, and every launch is added to the list. Process-wide, not per thread.
 
@@ -160,14 +168,18 @@ def emulation(
         schedule, seed: ``"random"`` interleaves warps by the seed.
         checks: report invalid memory accesses, races and the like as errors.
         counters: count what instructions do, for the summary of a launch.
+        blocks: which blocks of a launch run, by their linear indices, given its plan; None is all of them. Results are incomplete with fewer.
+        shared_bytes: shared memory that a block can have on the GPU that is emulated, which some plans depend on.
     """
     if native is None:
         raise RuntimeError(native_error)
     launches: list[EmulatedLaunch] = []
-    native.set_emulation(schedule, seed, checks, counters)
+    native.set_emulation(schedule, seed, checks, counters, shared_bytes)
+    native.set_block_selection(blocks)
     native.set_report_listener(lambda *report: launches.append(EmulatedLaunch(*report)))
     try:
         yield launches
     finally:
         native.set_report_listener(None)
-        native.set_emulation("round_robin", 0, True, False)
+        native.set_block_selection(None)
+        native.set_emulation("round_robin", 0, True, False, MOST_SHARED_BYTES)

@@ -1,18 +1,21 @@
 """The compiled CUDA kernels that ship with the package: which there are, and for which GPUs.
 
 Every ``csrc/<operation>/<name>.cu`` is two files ``<operation>/<name>`` in the package: ``.fatbin``, what the driver loads, with machine code for several
-architectures and PTX for later ones; and ``.ptx``, the text that machine code was made from, with source lines, which the emulator runs.
+architectures and PTX for later ones; ``.ptx``, the text that machine code was made from, with source lines, which the emulator runs; and ``.json``, the registers
+and the shared memory that each kernel takes on each architecture.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["FOLDER", "OPERATIONS", "Image", "images", "missing"]
+__all__ = ["FOLDER", "OPERATIONS", "Image", "Resources", "images", "missing", "resources"]
 
 
 def _folder() -> Path:
@@ -64,6 +67,26 @@ def missing(operation: str) -> str:
         if not (FOLDER / f"{image}.fatbin").exists():
             return f"this build has no CUDA kernels ({image} is missing): reinstall with VLMKERNELS_CUDA=ON"
     return ""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the machine code of a kernel takes."""
+
+    registers: int  # of a thread
+    spill_bytes: int
+    static_shared_bytes: int
+
+
+@functools.cache
+def resources(image: str) -> dict[tuple[str, int], Resources]:
+    """By kernel and architecture (80 for 8.0), as the compiler reported it; empty where the build kept no report."""
+    path = FOLDER / f"{image}.json"
+    entries = json.loads(path.read_text()) if path.is_file() else []
+    return {
+        (entry.pop("kernel"), int(entry.pop("architecture").removeprefix("sm_"))): Resources(**entry)
+        for entry in entries
+    }
 
 
 def images() -> list[Image]:

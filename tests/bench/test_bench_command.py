@@ -82,7 +82,7 @@ def test_help_says_what_is_true(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["bench", "--help"])
     out = capsys.readouterr().out
-    for option in ("--op", "--pass", "--dtype", "--threads", "--peers", "--json", "--csv", "--html", "--compare", "--scaling", "--bars", "--list", "--from"):  # fmt: skip
+    for option in ("--op", "--pass", "--dtype", "--threads", "--peers", "--json", "--csv", "--html", "--compare", "--scaling", "--bars", "--list", "--from", "--static", "--device", "--batch"):  # fmt: skip
         assert option in out
 
 
@@ -150,5 +150,5 @@ def test_the_command_of_a_row_measures_that_row(monkeypatch: pytest.MonkeyPatch)
     command = row_command(tiny("windows"), plan, torch.float32, "backward", 2)
     assert command == (
         "VLMKERNELS_CPU_ISA=avx2 vlmkernels bench windows --op attention --pass backward --dtype float32 --threads 2 "
-        "--peers split,batched,nested,mask --full --seconds 0.5"
+        "--peers split,batched,nested,mask,flash-attn --full --seconds 0.5"
     )

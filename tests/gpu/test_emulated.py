@@ -50,3 +50,27 @@ def test_memory_is_read_in_whole_sectors() -> None:
         vk.merge_attention(outputs, lses)
     traffic = launches[0].report["counters"]
     assert traffic["global_store"]["sectors"] == traffic["global_store"]["ideal_sectors"]
+
+
+def test_chosen_blocks_run_alone() -> None:
+    """Of 80 rows in blocks of 16, those of the second and the last; or none, for the plan alone."""
+    expected = merge()[0].flatten(0, 1)
+    plans = []
+
+    def choose(plan: dict[str, object]) -> list[int]:
+        plans.append(plan)
+        return [1, 4]
+
+    with backends.emulation(counters=True, blocks=choose) as launches:
+        found = merge()[0].flatten(0, 1)
+    assert torch.equal(found[16:32], expected[16:32])
+    assert torch.equal(found[64:], expected[64:])
+    assert launches[0].report["counters"]["blocks"] == 2
+    assert plans == [launches[0].plan]
+    with backends.emulation(counters=True, blocks=lambda plan: []) as launches:
+        merge()
+    assert launches[0].report["counters"]["blocks"] == 0
+    with backends.emulation(blocks=lambda plan: None):
+        assert torch.equal(merge()[0].flatten(0, 1), expected)
+    with backends.emulation(blocks=lambda plan: [5]), pytest.raises(ValueError, match="block 5 of a grid of 5"):
+        merge()

@@ -52,3 +52,11 @@ def test_both_sides_look_in_the_same_folder() -> None:
     from pathlib import Path
 
     assert Path(backends.native.image_folder()).resolve() == images.FOLDER.resolve()
+
+
+@pytest.mark.parametrize("image", found, ids=lambda i: i.name)
+def test_resources_are_known_of_all_machine_code(image: images.Image) -> None:
+    resources = images.resources(image.name)
+    assert set(resources) == {(kernel, arch) for kernel in image.kernels for arch in image.machine_code}
+    assert all(0 < r.registers <= 255 and r.static_shared_bytes <= 48 * 1024 for r in resources.values())
+    assert images.resources("nothing/here") == {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlmkernels.bench.shapes import Shape, load_shapes
-from vlmkernels.bench.workload import PASSES, Call, Prepared, Unavailable, Workload, grad_pass
+from vlmkernels.bench.workload import PASSES, Call, Prepared, Unavailable, Workload, grad_pass, seeded_generator
 from vlmkernels.ops.attention import attention, cross_attention
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
@@ -23,7 +24,8 @@ __all__ = ["attention_flops", "attention_workloads", "dense_workload", "visible_
 #: torch's function, without types: tensors are unpacked into it.
 sdpa: Any = F.scaled_dot_product_attention
 
-PEERS = ("sdpa", "sdpa-flash", "sdpa-math", "sdpa-efficient", "eager", "compile", "onednn")
+PEERS = ("sdpa", "sdpa-flash", "sdpa-math", "sdpa-efficient", "sdpa-cudnn", "flash-attn", "eager", "compile", "onednn")
+GPU_PEERS = ("sdpa-flash", "sdpa-cudnn", "sdpa-efficient", "flash-attn")
 FORMULA = {
     "forward": "FLOP = 4 B Hq D pairs (Q K^T and P V; pairs: query-key pairs the mask leaves)",
     "backward": "FLOP = 10 B Hq D pairs (S again, dP, dV, dQ, dK)",
@@ -74,7 +76,7 @@ def _bytes(shape: Shape, dtype: torch.dtype, run_pass: str) -> float:
 
 def _tensors(shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Query, key, value and the gradient of the output, stored (B, S, H, D) as the projections of models leave them."""
-    g = torch.Generator().manual_seed(0)
+    g = seeded_generator()
 
     def one(heads: int, tokens: int) -> Tensor:
         return torch.randn(shape["B"], tokens, heads, shape["D"], generator=g).to(dtype).transpose(1, 2)
@@ -195,6 +197,8 @@ class _Peers:
             "sdpa-flash": lambda: self._sdpa(SDPBackend.FLASH_ATTENTION),
             "sdpa-math": lambda: self._sdpa(SDPBackend.MATH),
             "sdpa-efficient": lambda: self._sdpa(SDPBackend.EFFICIENT_ATTENTION),
+            "sdpa-cudnn": lambda: self._sdpa(SDPBackend.CUDNN_ATTENTION),
+            "flash-attn": self._flash_attn,
             "eager": lambda: self._eager,
             "compile": self._compiled,
             "onednn": self._onednn,
@@ -216,9 +220,17 @@ class _Peers:
                 except RuntimeError as error:
                     name = backend.name.removesuffix("_ATTENTION").lower()
                     raise Unavailable(
-                        f"torch has no {name} attention for these CPU tensors: {str(error).splitlines()[0]}"
+                        f"torch has no {name} attention for these tensors: {str(error).splitlines()[0]}"
                     ) from error
         return call
+
+    def _flash_attn(self) -> Callable[[], Tensor]:
+        package = flash_attn(self.qkv[0])
+        if self.mask is not None:
+            raise Unavailable("flash-attn has no such mask")
+        q, k, v = (t.transpose(1, 2) for t in self.qkv)
+        causal = self.causal
+        return lambda: package.flash_attn_func(q, k, v, causal=causal).transpose(1, 2)  # type: ignore[no-any-return]
 
     def _eager(self) -> Tensor:
         q, k, v = self.qkv
@@ -226,7 +238,7 @@ class _Peers:
             k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
         scores = (q @ k.mT) * q.shape[-1] ** -0.5
         if self.causal:
-            scores = scores.masked_fill(torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1), float("-inf"))
+            scores = scores.masked_fill(scores.new_ones(scores.shape[-2:], dtype=torch.bool).triu(1), float("-inf"))
         if self.mask is not None:
             scores = scores.masked_fill(~self.mask, float("-inf"))
         return self._finish(scores.softmax(-1) @ v)
@@ -238,6 +250,15 @@ class _Peers:
         """The eager form where torch hands its batched products to oneDNN."""
         check_onednn(self.qkv[0].dtype)
         return self._eager
+
+
+def flash_attn(query: Tensor) -> Any:
+    """The package, where it is installed and takes such tensors."""
+    if importlib.util.find_spec("flash_attn") is None:
+        raise Unavailable("flash-attn is not installed")
+    if not query.is_cuda or query.dtype == torch.float32:
+        raise Unavailable("flash-attn takes fp16 and bf16 tensors on a GPU")
+    return importlib.import_module("flash_attn")
 
 
 def compiled(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -273,6 +294,7 @@ def dense_workload(shape: Shape) -> Workload:
         bound="read" if decoding else "compute",
         peers=PEERS,
         default_peers=("sdpa",),
+        gpu_peers=GPU_PEERS,
     )
 
 

@@ -16,25 +16,25 @@ __all__ = ["OPERATIONS", "all_workloads", "select"]
 OPERATIONS = ("attention", "patch_embed", "contrastive", "model", "host")
 
 
-def all_workloads() -> list[Workload]:
-    return [
+def all_workloads(gpu: bool = False) -> list[Workload]:
+    """On a `gpu`, or for one; models and the overhead of calls are measured on the CPU alone."""
+    operations = [
         *attention_workloads(),
         *packed_workloads(),
         *patch_workloads(),
-        *contrastive_workloads(),
-        *model_workloads(),
-        *host_workloads(),
+        *contrastive_workloads(gpu),
     ]
+    return operations if gpu else [*operations, *model_workloads(), *host_workloads()]
 
 
-def select(names: list[str], operation: str | None) -> list[Workload]:
+def select(names: list[str], operation: str | None, gpu: bool = False) -> list[Workload]:
     """Workloads of these names, of all operations a name occurs in, or of one operation; everything but the models when nothing is asked for. Points of scaling curves
     have names too.
 
     Raises:
         ValueError: for a name that no workload has.
     """
-    found = [w for w in all_workloads() if operation is None or w.operation == operation]
+    found = [w for w in all_workloads(gpu) if operation is None or w.operation == operation]
     if not names:
         return [w for w in found if operation is not None or w.operation != "model"]
     found += [w for w in sweep_workloads() if operation is None or w.operation == operation]

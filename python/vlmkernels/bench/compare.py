@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from vlmkernels.bench.words import duration
+from vlmkernels.bench.words import duration, threads_words
 
 __all__ = ["Change", "compare_lines", "compare_results"]
 
@@ -82,7 +82,7 @@ def compare_lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         if change.verdict == "same":
             continue
         operation, workload, run_pass, dtype, threads, _ = change.key
-        line = f"{change.verdict:<22}{workload}  {operation} {run_pass}, {dtype}, {threads} thread{'s' if threads > 1 else ''}"
+        line = f"{change.verdict:<22}{workload}  {operation} {run_pass}, {dtype}, {threads_words(threads)}"
         if change.ratio is not None and change.old is not None and change.new is not None:
             line += f": {duration(change.old)} -> {duration(change.new)} (x {change.ratio:.2f}"
             line += f", peer x {change.peer_ratio:.2f})" if change.peer_ratio is not None else ")"
@@ -98,4 +98,4 @@ def compare_lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def _origin(result: dict[str, Any]) -> str:
     machine = result["machine"]
-    return f"{machine['date']}, {machine['processor']}, {machine['instruction_set']}, torch {machine['torch']}"
+    return f"{machine['date']}, {machine.get('gpu') or machine['processor']}, {machine['instruction_set']}, torch {machine['torch']}"

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlmkernels.bench.attention import compiled
 from vlmkernels.bench.shapes import Shape, load_shapes
-from vlmkernels.bench.workload import Call, Prepared, Workload, grad_pass
+from vlmkernels.bench.workload import Call, Prepared, Workload, grad_pass, seeded_generator
 from vlmkernels.ops.contrastive import contrastive_loss
 from vlmkernels.ops.sigmoid import sigmoid_loss
 from vlmkernels.reference import contrastive as reference
@@ -28,7 +28,7 @@ def loss_flops(shape: Shape, run_pass: str) -> float:
 
 
 def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
-    g = torch.Generator().manual_seed(0)
+    g = seeded_generator()
     batch, width, sigmoid = shape["B"], shape["D"], shape["loss"] == "sigmoid"
     shared = torch.randn(batch, width, generator=g)
     backward = run_pass != "forward"
@@ -45,7 +45,7 @@ def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
         return sigmoid_loss(image, text, scale, bias) if sigmoid else contrastive_loss(image, text, scale)  # type: ignore[no-any-return]
 
     def measured(compute: Callable[[], Tensor]) -> Call:
-        return grad_pass(lambda: (compute(),), leaves, [torch.ones(())], run_pass)
+        return grad_pass(lambda: (compute(),), leaves, [image.new_ones((), dtype=torch.float32)], run_pass)
 
     forms = _Sigmoid(image, text, scale, bias) if sigmoid else _InfoNce(image, text, scale)
     gradients = ("grad image", "grad text", "grad logit_scale", *(("grad logit_bias",) if sigmoid else ()))
@@ -89,7 +89,7 @@ def _three_products(image: Tensor, text: Tensor, run_pass: str) -> Call:
 class _InfoNce:
     def __init__(self, image: Tensor, text: Tensor, scale: Tensor) -> None:
         self.image, self.text, self.scale = image, text, scale
-        self.labels = torch.arange(image.shape[0])
+        self.labels = torch.arange(image.shape[0], device=image.device)
 
     def open_clip(self) -> Tensor:
         """Two products, one a direction."""
@@ -135,7 +135,7 @@ class _Sigmoid:
         """Text first, the labels from an identity matrix, sums of rows."""
         dtype = self.image.dtype
         logits = (self.text @ self.image.mT) * self.scale.to(dtype) + self.bias.to(dtype)
-        eye = torch.eye(logits.shape[0], dtype=dtype)
+        eye = torch.eye(logits.shape[0], dtype=dtype, device=logits.device)
         return -F.logsigmoid((2 * eye - 1) * logits).sum(-1).mean()
 
     def chunked(self, recompute: bool = False) -> Tensor:
@@ -198,8 +198,10 @@ def contrastive_workload(shape: Shape) -> Workload:
         peers=PEERS,
         default_peers=("open_clip", "three products"),
         dtypes=(torch.float32, torch.bfloat16),
+        kernels="sigmoid" if shape["loss"] == "sigmoid" else "",
     )
 
 
-def contrastive_workloads() -> list[Workload]:
-    return [contrastive_workload(shape) for shape in load_shapes()["contrastive"] if shape.get("only") != "cuda"]
+def contrastive_workloads(gpu: bool = False) -> list[Workload]:
+    """Those for a `gpu` are more: some are too large for a CPU."""
+    return [contrastive_workload(s) for s in load_shapes()["contrastive"] if gpu or s.get("only") != "cuda"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from vlmkernels.bench.plots import Chart, Series
 from vlmkernels.bench.scaling import series_of
+from vlmkernels.bench.words import threads_words
 
 __all__ = ["length_charts", "memory_charts", "roofline_charts", "scaling_charts"]
 
@@ -22,10 +23,6 @@ def _groups(result: dict[str, Any], *fields: str) -> Iterator[tuple[tuple[Any, .
     yield from found.items()
 
 
-def _threads(count: int) -> str:
-    return f"{count} thread{'s' if count > 1 else ''}"
-
-
 def roofline_charts(result: dict[str, Any]) -> list[Chart]:
     """FLOP/s against FLOP per byte; a point a workload, under the ceilings of arithmetic and of reading."""
     charts = []
@@ -36,7 +33,7 @@ def roofline_charts(result: dict[str, Any]) -> list[Chart]:
             if rate and row.get("bytes") and "sweep" not in row:
                 name = f"{row['workload']} {row['pass']}"
                 points.setdefault(row["operation"], []).append((row["flops"] / row["bytes"], rate / 1e9, name))
-        if not points:
+        if not points or str(threads) not in result["ceilings"]:
             continue
         ceilings = result["ceilings"][str(threads)]
         dot = ceilings["bf16_dot"] if dtype == "bfloat16" else None
@@ -53,7 +50,7 @@ def roofline_charts(result: dict[str, Any]) -> list[Chart]:
             series.append(
                 Series(operation, [(x, y) for x, y, _ in found], _COLOURS.get(operation, 4), line=False, names=[name for _, _, name in found])
             )  # fmt: skip
-        charts.append(Chart(f"{dtype}, {_threads(threads)}", "FLOP per byte of input and output", "GFLOP/s", series, 10, 10))  # fmt: skip
+        charts.append(Chart(f"{dtype}, {threads_words(threads)}", "FLOP per byte of input and output", "GFLOP/s", series, 10, 10))  # fmt: skip
     return charts
 
 
@@ -75,10 +72,11 @@ def length_charts(result: dict[str, Any]) -> list[Chart]:
             Series(name, [(x, y) for x, y, _ in sorted(found)], i, line=False, names=[n for _, _, n in sorted(found)])
             for i, (name, found) in enumerate(curves.items())
         ]
-        ceiling = next(row["ceiling"] for row in rows if row.get("ceiling") and row["bound"] == "compute")
+        ceiling = next((row["ceiling"] for row in rows if row.get("ceiling") and row["bound"] == "compute"), None)
         extent = [min(x for s in series for x, _ in s.points), max(x for s in series for x, _ in s.points)]
-        series.append(Series(f"{ceiling['name']} ceiling", [(x, ceiling["value"] / 1e9) for x in extent], 6, dots=False, dashed=True))  # fmt: skip
-        charts.append(Chart(f"{run_pass}, {dtype}, {_threads(threads)}", "keys", "GFLOP/s", series, x_log=2))
+        if ceiling:
+            series.append(Series(f"{ceiling['name']} ceiling", [(x, ceiling["value"] / 1e9) for x in extent], 6, dots=False, dashed=True))  # fmt: skip
+        charts.append(Chart(f"{run_pass}, {dtype}, {threads_words(threads)}", "keys", "GFLOP/s", series, x_log=2))
     return charts
 
 
@@ -119,6 +117,6 @@ def scaling_charts(result: dict[str, Any]) -> list[Chart]:
         last, time = series[0].points[-1]
         ideal = [(float(value), time * (value / last) ** power) for value, _ in points]
         series.append(Series(f"{axis}^{power}", ideal, 6, dots=False, dashed=True))
-        where = f", {_threads(threads)}" if threads else ""
+        where = f", {threads_words(threads)}" if threads else ""
         charts.append(Chart(f"{name}; {run_pass}, {dtype}{where}", axis, "ms", series, 2, 10))
     return charts

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from vlmkernels.bench.attention import FORMULA, PRODUCTS, sdpa
+from vlmkernels.bench.attention import FORMULA, PRODUCTS, flash_attn, sdpa
 from vlmkernels.bench.shapes import Shape, load_shapes, sequence_lengths
-from vlmkernels.bench.workload import PASSES, Call, Prepared, Unavailable, Workload, grad_pass
+from vlmkernels.bench.workload import PASSES, Call, Prepared, Unavailable, Workload, grad_pass, seeded_generator
 from vlmkernels.ops.attention_varlen import attention_varlen
 from vlmkernels.reference import attention as reference
 from vlmkernels.reference.attention import Options
 
 __all__ = ["packed_flops", "packed_workload", "packed_workloads"]
 
-PEERS = ("split", "batched", "nested", "mask")
+PEERS = ("split", "batched", "nested", "mask", "flash-attn")
+GPU_PEERS = ("split", "batched", "nested", "flash-attn")
 _TOUCHED = {"forward": 4, "backward": 8, "forward+backward": 12}
 
 
@@ -28,12 +30,12 @@ def packed_flops(shape: Shape, run_pass: str) -> float:
 
 def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
     lengths = sequence_lengths(shape)
-    g = torch.Generator().manual_seed(0)
+    g = seeded_generator()
     q, k, v, grad = (
         torch.randn(sum(lengths), shape[heads], shape["D"], generator=g).to(dtype) for heads in ("Hq", "Hk", "Hk", "Hq")
     )
     leaves = [t.requires_grad_(run_pass != "forward") for t in (q, k, v)]
-    cu_seqlens = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
+    cu_seqlens = _offsets(lengths, q).int()
     group = shape["Hq"] // shape["Hk"]
 
     def measured(compute: Callable[[], Tensor]) -> Call:
@@ -70,6 +72,11 @@ def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
     )  # fmt: skip
 
 
+def _offsets(lengths: list[int], like: Tensor) -> Tensor:
+    """Where sequences begin and the last one ends."""
+    return torch.tensor(list(itertools.accumulate(lengths, initial=0)), device=like.device)
+
+
 def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dict[str, Callable[[], Callable[[], Tensor]]]:  # fmt: skip
     grouped = query.shape[1] != key.shape[1]
     equal = len(set(lengths)) == 1
@@ -97,7 +104,7 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
     def nested() -> Callable[[], Tensor]:
         if grouped:
             raise Unavailable("jagged tensors have no grouped heads")
-        offsets = torch.tensor([0, *torch.tensor(lengths).cumsum(0)])
+        offsets = _offsets(lengths, query)
 
         def call() -> Tensor:
             jagged = (
@@ -112,7 +119,9 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
     def mask() -> Callable[[], Tensor]:
         if sum(lengths) > 5000:
             raise Unavailable(f"the dense mask of {sum(lengths)} tokens takes minutes a call")
-        owner = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+        owner = torch.arange(len(lengths), device=query.device).repeat_interleave(
+            torch.tensor(lengths, device=query.device)
+        )
         same = owner[:, None] == owner[None]
 
         def call() -> Tensor:
@@ -122,7 +131,11 @@ def _peers(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> dic
 
         return call
 
-    return {"split": split, "batched": batched, "nested": nested, "mask": mask}
+    def flash() -> Callable[[], Tensor]:
+        package, offsets, longest = flash_attn(query), _offsets(lengths, query).int(), max(lengths)
+        return lambda: package.flash_attn_varlen_func(query, key, value, offsets, offsets, longest, longest)  # type: ignore[no-any-return]
+
+    return {"split": split, "batched": batched, "nested": nested, "mask": mask, "flash-attn": flash}
 
 
 def packed_workload(shape: Shape) -> Workload:
@@ -135,6 +148,7 @@ def packed_workload(shape: Shape) -> Workload:
         flops=packed_flops,
         peers=PEERS,
         default_peers=("split",),
+        gpu_peers=GPU_PEERS,
     )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from vlmkernels.bench.bars import evaluate_bars
 from vlmkernels.bench.figures import length_charts, memory_charts, roofline_charts, scaling_charts
 from vlmkernels.bench.plots import Chart
-from vlmkernels.bench.words import duration, match_words, memory_size, scaled_number
+from vlmkernels.bench.words import duration, match_words, memory_size, scaled_number, threads_words
 
-__all__ = ["render_page", "write_page"]
+__all__ = ["charts_html", "document", "render_page", "table", "write_page"]
 
 Row = dict[str, Any]
 
@@ -30,30 +30,35 @@ def write_page(result: dict[str, Any], path: Path) -> None:
 
 
 def render_page(result: dict[str, Any]) -> str:
-    style = (importlib.resources.files("vlmkernels.bench") / "page.css").read_text(encoding="utf-8")
     machine = result["machine"]
     sections = [
         ("machine", "Machine", _machine(result)),
         ("bars", "Bars", _bars(result)),
-        ("roofline", "Roofline", _charts(roofline_charts(result))),
-        ("length", "Attention: speed and sequence length", _charts(length_charts(result))),
-        ("memory", "Losses: memory and batch", _charts(memory_charts(result))),
-        ("scaling", "Cost and size", _charts(scaling_charts(result))),
+        ("roofline", "Roofline", charts_html(roofline_charts(result))),
+        ("length", "Attention: speed and sequence length", charts_html(length_charts(result))),
+        ("memory", "Losses: memory and batch", charts_html(memory_charts(result))),
+        ("scaling", "Cost and size", charts_html(scaling_charts(result))),
         ("tables", "Tables", _METHOD + _tables(result)),
         ("commands", "Commands", _commands(result)),
     ]
+    line = f"{machine['date']} · {machine.get('gpu') or machine['processor']} · {machine['instruction_set']} · torch {machine['torch']}"
+    return document("vlmkernels benchmarks", line, machine["date"][:10], sections)
+
+
+def document(title: str, line: str, date: str, sections: list[tuple[str, str, str]]) -> str:
+    """A page of sections: anchor, title and HTML, without those that are empty."""
+    style = (importlib.resources.files("vlmkernels.bench") / "page.css").read_text(encoding="utf-8")
     shown = [section for section in sections if section[2]]
-    nav = "".join(f'<a href="#{anchor}">{title}</a>' for anchor, title, _ in shown)
-    body = "".join(f'<h2 id="{anchor}">{title}</h2>{content}' for anchor, title, content in shown)
+    nav = "".join(f'<a href="#{anchor}">{heading}</a>' for anchor, heading, _ in shown)
+    body = "".join(f'<h2 id="{anchor}">{heading}</h2>{content}' for anchor, heading, content in shown)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>vlmkernels benchmarks, {html.escape(machine['date'][:10])}</title><style>{style}</style></head><body>"
-        f'<h1>vlmkernels benchmarks</h1><div class="soft">{html.escape(machine["date"])} · {html.escape(machine["processor"])} · '
-        f"{html.escape(str(machine['instruction_set']))} · torch {html.escape(machine['torch'])}</div><nav>{nav}</nav>{body}</body></html>\n"
+        f"<title>{title}, {html.escape(date)}</title><style>{style}</style></head><body>"
+        f'<h1>{title}</h1><div class="soft">{html.escape(line)}</div><nav>{nav}</nav>{body}</body></html>\n'
     )
 
 
-def _table(head: list[str], rows: list[list[str]], text_columns: int = 1, kind: str = "") -> str:
+def table(head: list[str], rows: list[list[str]], text_columns: int = 1, kind: str = "") -> str:
     """Cells are HTML; the first `text_columns` are set left."""
 
     def cells(tag: str, row: list[str]) -> str:
@@ -63,7 +68,7 @@ def _table(head: list[str], rows: list[list[str]], text_columns: int = 1, kind: 
     return f'<div class="scroll"><table class="{kind}"><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _charts(charts: list[Chart]) -> str:
+def charts_html(charts: list[Chart]) -> str:
     drawn = "".join(chart.to_html() for chart in charts)
     return f'<div class="charts">{drawn}</div>' if drawn else ""
 
@@ -71,6 +76,7 @@ def _charts(charts: list[Chart]) -> str:
 def _machine(result: dict[str, Any]) -> str:
     machine = result["machine"]
     facts = [
+        *([("GPU", machine["gpu"])] if machine.get("gpu") else []),
         ("processor", machine["processor"]),
         ("cores", machine["cores"]),
         ("memory", memory_size(machine["memory_bytes"])),
@@ -80,7 +86,7 @@ def _machine(result: dict[str, Any]) -> str:
         ("peers' packages", ", ".join(f"{name} {version or 'missing'}" for name, version in machine["packages"].items())),
         ("command of the whole run", result["command"]),
     ]  # fmt: skip
-    table = _table(["", ""], [[html.escape(name), html.escape(str(value))] for name, value in facts], 2)
+    facts_table = table(["", ""], [[html.escape(name), html.escape(str(value))] for name, value in facts], 2)
     rows = []
     for name, ceilings in (("before", result["ceilings"]), ("after", result.get("ceilings_after", {}))):
         for threads, c in ceilings.items():
@@ -89,23 +95,27 @@ def _machine(result: dict[str, Any]) -> str:
             rates = [f"{c['multiply_add'] / 1e9:.0f}", dot, f"{c['exp2'] / 1e9:.1f}", f"{c['read'] / 1e9:.1f}", f"{c['copy'] / 1e9:.1f}"]  # fmt: skip
             rows.append([name, threads, *rates, *products])
     head = ["measured", "threads", "FMA GFLOP/s", "bf16 dot GFLOP/s", "exp2 G/s", "read GB/s", "copy GB/s", "torch product fp32", "torch product bf16"]  # fmt: skip
+    if not rows:
+        return facts_table
     has_dot = any(c["bf16_dot"] for c in result["ceilings"].values())
     words = "" if has_dot else " This instruction set has no bf16 dot product: bf16 is widened to fp32, and its ceiling is the FMA ceiling."  # fmt: skip
     return (
-        table
+        facts_table
         + "<h3>Ceilings</h3><p>The best of several readings of loops that never leave the registers, and of memory much larger than the last cache, read or copied once. "
         + f"fp16 counts against the FMA ceiling.{words}</p>"
-        + _table(head, rows, 1)
+        + table(head, rows, 1)
     )
 
 
 def _bars(result: dict[str, Any]) -> str:
+    if not result["ceilings"]:
+        return ""
     bars = evaluate_bars(result)
     if all(bar.met is None for bar in bars):
         return ""
     verdicts = {True: '<span class="yes">met</span>', False: '<span class="no">not met</span>', None: '<span class="soft">-</span>'}  # fmt: skip
     rows = [[verdicts[bar.met], *(html.escape(text) for text in (bar.what, bar.condition, bar.limit, bar.measured))] for bar in bars]  # fmt: skip
-    return f"<p>Evaluated on instruction set {html.escape(str(result['machine']['instruction_set']))}.</p>" + _table(
+    return f"<p>Evaluated on instruction set {html.escape(str(result['machine']['instruction_set']))}.</p>" + table(
         ["", "bar", "where", "limit", "measured"], rows, 5
     )
 
@@ -127,7 +137,7 @@ def _group(operation: str, run_pass: str, dtype: str, rows: list[Row]) -> str:
     return (
         f"<h3>{html.escape(operation)}, {html.escape(run_pass)}, {html.escape(dtype)}</h3>"
         + "".join(f"<small>{html.escape(formula)}</small><br>" for formula in formulas)
-        + _table(head, [_row(row, others, with_memory) for row in rows])
+        + table(head, [_row(row, others, with_memory) for row in rows])
         + (f"<p><small>{missing}</small></p>" if missing else "")
     )
 
@@ -147,7 +157,7 @@ def _row(row: Row, others: list[str], with_memory: bool) -> list[str]:
     shape = ", ".join(f"{key} {value}" for key, value in row["shape"].items())
     note = f"<br><small>{html.escape(row['note'])}</small>" if row["note"] else ""
     name = f'<span title="{html.escape(shape)}">{html.escape(row["workload"])}</span>{note}'
-    cells = [name, str(row["threads"]), _time(ours), _rate(ours, row), _share(ours, row)]
+    cells = [name, str(row["threads"] or "GPU"), _time(ours), _rate(ours, row), _share(ours, row)]
     for other in others:
         found = row["contenders"].get(other)
         cells.append("" if found is None else _ratio(found))
@@ -199,10 +209,12 @@ def _match(found: Row) -> str:
 
 def _commands(result: dict[str, Any]) -> str:
     rows = [
-        [html.escape(f"{row['workload']}, {row['operation']} {row['pass']}, {row['dtype']}, {row['threads']} thread(s)"), f"<code>{html.escape(row['command'])}</code>"]
+        [html.escape(f"{row['workload']}, {row['operation']} {row['pass']}, {row['dtype']}, {threads_words(row['threads'])}"), f"<code>{html.escape(row['command'])}</code>"]
         for row in result["rows"]
     ]  # fmt: skip
     if not rows:
         return ""
     whole = f"<p>Every number of a row comes from one command; all of them together from <code>{html.escape(result['command'])}</code>.</p>"  # fmt: skip
-    return f"{whole}<details><summary>{len(rows)} rows</summary>{_table(['row', 'command'], rows, 2, 'commands')}</details>"
+    return (
+        f"{whole}<details><summary>{len(rows)} rows</summary>{table(['row', 'command'], rows, 2, 'commands')}</details>"
+    )

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from vlmkernels.bench.attention import compiled
 from vlmkernels.bench.shapes import Shape, load_shapes
-from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload, grad_pass
+from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload, grad_pass, seeded_generator
 from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
 from vlmkernels.reference import patch_embed as reference
 
-__all__ = ["patch_flops", "patch_workload", "patch_workloads"]
+__all__ = ["patch_flops", "patch_sizes", "patch_workload", "patch_workloads"]
 
 MEAN, STD = [0.48, 0.46, 0.41], [0.27, 0.26, 0.28]
 IMAGE_PEERS = ("unfused", "compile", "linear", "conv2d", "conv3d", "unfold+linear", "onednn")
@@ -26,7 +26,7 @@ FORMULA = {
 }
 
 
-def _sizes(shape: Shape) -> tuple[int, int, int]:
+def patch_sizes(shape: Shape) -> tuple[int, int, int]:
     """(patches in all, numbers in a patch, width)."""
     frames, rows, columns = shape["P"]
     elements = shape["C"] * frames * rows * columns
@@ -37,7 +37,7 @@ def _sizes(shape: Shape) -> tuple[int, int, int]:
 
 
 def patch_flops(shape: Shape, run_pass: str) -> float:
-    patches, elements, width = _sizes(shape)
+    patches, elements, width = patch_sizes(shape)
     return 2.0 * patches * elements * width
 
 
@@ -45,9 +45,10 @@ class _Problem:
     """Inputs of one shape; `tensors` are the leaves that get gradients."""
 
     def __init__(self, shape: Shape, dtype: torch.dtype, backward: bool) -> None:
-        g = torch.Generator().manual_seed(0)
+        g = seeded_generator()
         self.shape, self.dtype = shape, dtype
-        patches, elements, width = _sizes(shape)
+        self.mean, self.std = torch.tensor(MEAN), torch.tensor(STD)
+        patches, elements, width = patch_sizes(shape)
         frames, rows, columns = shape["P"]
         self.per_image = patches // shape.get("B", 1)
         kernel = (frames, rows, columns) if frames > 1 else (rows, columns)
@@ -74,8 +75,7 @@ class _Problem:
         """Channels in front of time: (B, C, [T,] H, W)."""
         x = self.pixels.movedim(1, 2) if self.pixels.dim() == 5 else self.pixels
         view = (1, -1, *[1] * (x.dim() - 2))
-        mean, std = (torch.tensor(values).view(view) for values in (MEAN, STD))
-        return ((x.float() / 255 - mean) / std).to(dtype)
+        return ((x.float() / 255 - self.mean.view(view)) / self.std.view(view)).to(dtype)
 
     def finish(self, tokens: Tensor) -> Tensor:
         """Prefix and position, as the embeddings of models add them."""
@@ -87,7 +87,7 @@ class _Problem:
 def _prepare(shape: Shape, dtype: torch.dtype, run_pass: str) -> Prepared:
     p = _Problem(shape, dtype, run_pass != "forward")
     packed = "packed" in shape
-    _, elements, width = _sizes(shape)
+    _, elements, width = patch_sizes(shape)
 
     def ours() -> Tensor:
         if packed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from vlmkernels.bench.shapes import Shape
 from vlmkernels.bench.timing import Settings, Times, interleaved
 from vlmkernels.bench.workload import Call, Prepared, Unavailable, Workload
 
-__all__ = ["Plan", "Row", "dtype_name", "row_command", "run_workload"]
+__all__ = ["Clock", "Plan", "Row", "dtype_name", "measure_row", "new_row", "row_command", "run_workload"]
 
 Row = dict[str, Any]
 
@@ -38,6 +39,8 @@ class Plan:
     full: bool = False
     call_seconds: float = 1.0
     memory: str = "auto"
+    gpu: bool = False
+    batch: int = 0  # of dense shapes on a GPU; 0: their own
     timing: Settings = field(default_factory=Settings)
 
     def passes_of(self, workload: Workload) -> tuple[str, ...]:
@@ -48,7 +51,7 @@ class Plan:
 
     def peers_of(self, workload: Workload) -> tuple[str, ...]:
         if self.peers == ("default",):
-            return workload.default_peers
+            return (self.gpu and workload.gpu_peers) or workload.default_peers
         if self.peers == ("all",):
             return workload.peers
         return tuple(name for name in self.peers if name in workload.peers)
@@ -67,6 +70,7 @@ class Plan:
             "full": self.full,
             "call_seconds": self.call_seconds,
             "memory": self.memory,
+            "batch": self.batch,
             "timing": asdict(self.timing),
         }
 
@@ -82,7 +86,8 @@ def row_command(workload: Workload, plan: Plan, dtype: torch.dtype, run_pass: st
     return (
         (f"VLMKERNELS_CPU_ISA={isa} " if isa else "")
         + f"vlmkernels bench {workload.name} --op {workload.operation} --pass {run_pass} --dtype {dtype_name(dtype)} "
-        + f"--threads {threads} --peers {peers}"
+        + (f"--device cuda --peers {peers}" if plan.gpu else f"--threads {threads} --peers {peers}")
+        + (f" --batch {plan.batch}" if plan.batch else "")
         + (" --full" if plan.full else "")
         + (f" --seconds {plan.call_seconds:g}" if plan.call_seconds != Plan.call_seconds else "")
         + (f" --samples {plan.timing.samples}" if plan.timing.samples != Settings.samples else "")
@@ -127,18 +132,7 @@ def _run_pass(
         why = str(error)
     for threads in plan.threads_of(workload):
         torch.set_num_threads(threads)
-        row: Row = {
-            "operation": workload.operation,
-            "workload": workload.name,
-            "pass": run_pass,
-            "dtype": dtype_name(dtype),
-            "threads": threads,
-            "shape": {key: value for key, value in shape.items() if key != "name"},
-            "note": note,
-            "bound": workload.bound,
-            "command": row_command(workload, plan, dtype, run_pass, threads),
-            "contenders": {},
-        }
+        row = new_row(workload, plan, dtype, run_pass, threads, shape, note)
         if workload.sweep is not None:
             row["sweep"] = workload.sweep
         if prepared is None:
@@ -148,8 +142,27 @@ def _run_pass(
         row |= {"formula": prepared.formula, "flops": prepared.flops, "bytes": prepared.bytes, "items": prepared.items}
         row["ceiling"] = _ceiling(workload, ceilings[threads], dtype)
         tick(f"{workload.name}: {dtype_name(dtype)}, {threads} thread{'s' if threads > 1 else ''}")
-        _measure(row, workload, plan, prepared, exact, memory, shape)
+        with_memory = plan.memory == "all" or (plan.memory == "auto" and workload.memory)
+        ask = functools.partial(memory.ask, workload, shape, row["dtype"], threads, run_pass)
+        clock: Clock = lambda calls: (interleaved(calls, plan.timing), {})  # noqa: E731
+        measure_row(row, workload, plan, prepared, exact, clock, ask if with_memory else None)
         yield row
+
+
+def new_row(workload: Workload, plan: Plan, dtype: torch.dtype, run_pass: str, threads: int, shape: Shape, note: str = "") -> Row:  # fmt: skip
+    """Nothing measured yet. On a GPU there are 0 threads."""
+    return {
+        "operation": workload.operation,
+        "workload": workload.name,
+        "pass": run_pass,
+        "dtype": dtype_name(dtype),
+        "threads": threads,
+        "shape": {key: value for key, value in shape.items() if key != "name"},
+        "note": note,
+        "bound": workload.bound,
+        "command": row_command(workload, plan, dtype, run_pass, threads),
+        "contenders": {},
+    }
 
 
 def _ceiling(workload: Workload, ceilings: Ceilings, dtype: torch.dtype) -> dict[str, Any] | None:
@@ -168,9 +181,15 @@ class _Contender:
     match: Match | None = None
 
 
-def _measure(
-    row: Row, workload: Workload, plan: Plan, prepared: Prepared, exact: tuple[Tensor, ...], memory: MemoryServer, shape: Shape
+#: Times calls that take turns, and says why the others could not be timed.
+Clock = Callable[[dict[str, Call]], tuple[dict[str, Times], dict[str, str]]]
+
+
+def measure_row(
+    row: Row, workload: Workload, plan: Plan, prepared: Prepared, exact: tuple[Tensor, ...], clock: Clock,
+    memory: Callable[[str], dict[str, Any]] | None = None,
 ) -> None:  # fmt: skip
+    """Adds every contender to the row: its match, and its speed if that is right. `memory` answers for a contender."""
     wanted = plan.peers_of(workload)
     contenders = {"ours": _Contender("ours", prepared.ours)}
     contenders |= {name: _Contender("peer", make) for name, make in prepared.peers.items() if name in wanted}
@@ -182,11 +201,10 @@ def _measure(
     for contender in contenders.values():
         _make(contender)
     _match_all(contenders, prepared, exact)
-    timed = {
-        name: c.call for name, c in contenders.items() if c.call is not None and (c.match is None or c.match.passed)
-    }
-    times = interleaved(timed, plan.timing)  # type: ignore[arg-type]
-    with_memory = plan.memory == "all" or (plan.memory == "auto" and workload.memory)
+    timed = {n: c.call for n, c in contenders.items() if c.call is not None and (c.match is None or c.match.passed)}
+    times, untimed = clock(timed)
+    for name, why in untimed.items():
+        contenders[name].missing = why
     for name, contender in contenders.items():
         found: dict[str, Any] = {"kind": contender.kind}
         row["contenders"][name] = found
@@ -197,8 +215,8 @@ def _measure(
             found["match"] = contender.match.to_dict()
         if name in times:
             found |= _speed(times[name], row, prepared, contender.kind)
-        if with_memory and contender.kind != "part" and name != "compile":
-            answer = memory.ask(workload, shape, row["dtype"], row["threads"], row["pass"], name)
+        if memory is not None and contender.kind != "part" and name != "compile":
+            answer = memory(name)
             found["memory_bytes"], found["memory_error"] = answer.get("bytes"), answer.get("error")
     ours = row["contenders"]["ours"].get("times")
     for found in row["contenders"].values():

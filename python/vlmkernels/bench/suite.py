@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +10,12 @@ from vlmkernels import backends
 from vlmkernels.bench.ceilings import Ceilings, CeilingSettings, measure_ceilings
 from vlmkernels.bench.machine import describe_machine
 from vlmkernels.bench.memory import MemoryServer
+from vlmkernels.bench.progress import Progress
 from vlmkernels.bench.run import Plan, Row, run_workload
 from vlmkernels.bench.words import contender_line, row_title
 from vlmkernels.bench.workload import Workload
 
-__all__ = ["SCHEMA", "Job", "Result", "ceiling_lines", "default_threads", "run_suite"]
+__all__ = ["SCHEMA", "Job", "Result", "ceiling_lines", "default_threads", "row_lines", "run_suite"]
 
 #: Raised when the meaning of a field changes.
 SCHEMA = 1
@@ -61,11 +59,11 @@ def run_suite(
     }
     for line in ceiling_lines(result["ceilings"]):
         write(line)
-    with MemoryServer() as memory, _progress(sum(plan.count(w) for w, plan in jobs)) as progress:
+    with MemoryServer() as memory, Progress(sum(plan.count(w) for w, plan in jobs)) as progress:
         for workload, plan in jobs:
             for row in run_workload(workload, plan, ceilings, memory, progress.tell):
                 result["rows"].append(row)
-                progress.write(write, _lines(row))
+                progress.write(write, row_lines(row))
     result["ceilings_after"] = {str(threads): found.to_dict() for threads, found in measure().items()}
     return result
 
@@ -81,34 +79,5 @@ def ceiling_lines(ceilings: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _lines(row: Row) -> list[str]:
+def row_lines(row: Row) -> list[str]:
     return [row_title(row), *(contender_line(name, found, row) for name, found in row["contenders"].items())]
-
-
-class _progress(contextlib.AbstractContextManager["_progress"]):
-    """A bar by tqdm where it is installed and the error output is a terminal; else nothing but the rows."""
-
-    def __init__(self, rows: int) -> None:
-        self._bar: Any = None
-        if importlib.util.find_spec("tqdm") is not None and sys.stderr.isatty():
-            import tqdm
-
-            self._bar = tqdm.tqdm(total=rows, unit="row", dynamic_ncols=True, file=sys.stderr)
-
-    def tell(self, what: str) -> None:
-        if self._bar is not None:
-            self._bar.set_description(what)
-
-    def write(self, write: Callable[[str], None], lines: list[str]) -> None:
-        if self._bar is None:
-            for line in lines:
-                write(line)
-            return
-        with self._bar.external_write_mode(file=sys.stderr):
-            for line in lines:
-                write(line)
-        self._bar.update(1)
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["contender_line", "duration", "memory_size", "row_title", "scaled_number"]
+__all__ = ["contender_line", "duration", "memory_size", "row_title", "scaled_number", "threads_words"]
 
 
 def duration(seconds: float) -> str:
@@ -25,10 +25,14 @@ def memory_size(size: float) -> str:
     return f"{size / 2**20:.0f} MiB" if size < 10 * 2**30 else f"{size / 2**30:.1f} GiB"
 
 
+def threads_words(threads: int) -> str:
+    """Where a row was measured: on so many threads of the CPU, or on the GPU."""
+    return f"{threads} thread{'s' if threads > 1 else ''}" if threads else "GPU"
+
+
 def row_title(row: dict[str, Any]) -> str:
-    threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
     note = f"  ({row['note']})" if row["note"] else ""
-    return f"{row['workload']}  {row['operation']} {row['pass']}, {row['dtype']}, {threads}{note}"
+    return f"{row['workload']}  {row['operation']} {row['pass']}, {row['dtype']}, {threads_words(row['threads'])}{note}"
 
 
 def match_words(found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vlmkernels.bench.shapes import Shape
 
-__all__ = ["PASSES", "Call", "Prepared", "Unavailable", "Workload", "grad_pass"]
+__all__ = ["PASSES", "Call", "Prepared", "Unavailable", "Workload", "grad_pass", "seeded_generator"]
 
 PASSES = ("forward", "backward", "forward+backward")
 
@@ -63,8 +63,14 @@ class Workload:
     memory: bool = False  # peak extra memory is part of what is shown
     peers: tuple[str, ...] = ()  # names `prepare` offers, the ones shown by default first
     default_peers: tuple[str, ...] = ()
+    gpu_peers: tuple[str, ...] = ()  # shown by default on a GPU, where they are others
     dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16, torch.float16)
+    kernels: str = ""  # what backends know the operation by, where it is not its own name
     sweep: dict[str, Any] | None = None  # series, axis and value, for a point of a scaling curve
+
+    @property
+    def kernel_name(self) -> str:
+        return self.kernels or self.operation
 
     def scaled(self, dtype_flops: float, seconds: float, run_pass: str) -> tuple[Shape, str]:
         """The shape with its batch reduced so that a call takes about `seconds` at `dtype_flops`, and what was done, in words."""
@@ -85,6 +91,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{k} {v}" for k, v in value.items())
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def seeded_generator() -> torch.Generator:
+    """Of inputs on the default device, the same in every process."""
+    return torch.Generator(torch.get_default_device()).manual_seed(0)
 
 
 def grad_pass(

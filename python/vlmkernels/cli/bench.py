@@ -37,7 +37,10 @@ def add_bench(commands: Any) -> None:
     what.add_argument("--peers", type=_words, default=["default"], metavar="P,P", help="names (see --list), default, all or none")  # fmt: skip
     what.add_argument("--scaling", nargs="?", const="all", choices=("S", "B", "threads", "all"), metavar="AXIS", help="sweep S, B, threads or all, and show what doubling a size costs")  # fmt: skip
     what.add_argument("--bars", action="store_true", help="measure what the bars need and show which are met; with names or --op, the bars those can tell")  # fmt: skip
+    what.add_argument("--static", action="store_true", help="measure nothing: the CUDA kernels' plans, instructions, traffic, occupancy and waves on several GPUs, beside FlashAttention-2's tile rule; needs no GPU (default: every row, all passes, bf16)")  # fmt: skip
     how = bench.add_argument_group("how to measure")
+    how.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where; auto is the GPU, if torch sees one and the kernels run on it, for attention, patch embedding and losses (default %(default)s)")  # fmt: skip
+    how.add_argument("--batch", type=int, default=0, metavar="N", help="on a GPU: this batch for attention and images instead of the shapes' own")  # fmt: skip
     how.add_argument("--full", action="store_true", help="keep every batch whole, however long a call takes")
     how.add_argument("--seconds", type=float, default=1.0, help="a call of ours may take about this long before the batch is scaled down (default %(default)s)")  # fmt: skip
     how.add_argument("--samples", type=int, default=10, help="at least this many of every contender, fewer where a round of calls takes seconds (default %(default)s)")  # fmt: skip
@@ -76,7 +79,10 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.list:
         _list(options)
         return 0
-    result = read_json(options.stored) if options.stored else _measure(options, arguments)
+    result = read_json(options.stored) if options.stored else None
+    if options.static or (result is not None and result.get("kind") == "static"):
+        return _static(options, arguments, result)
+    result = result or _measure(options, arguments)
     if options.scaling:
         print("\n".join(["", *scaling_lines(result["rows"])]))
     if options.bars:
@@ -90,6 +96,34 @@ def _run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if failed:
         print(f"results that fail the accuracy rule: {', '.join(dict.fromkeys(failed))}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _static(options: argparse.Namespace, arguments: Sequence[str], stored: dict[str, Any] | None) -> int:
+    """The report on the CUDA kernels that needs no GPU, made or shown."""
+    import torch
+
+    from vlmkernels.bench.catalog import select
+    from vlmkernels.bench.static import run_static
+    from vlmkernels.bench.static_words import missing_lines, static_lines
+
+    if options.csv or options.bars or options.scaling:
+        raise ValueError("--static has no --csv, --bars or --scaling; it writes --json and --html")
+    if stored is not None and stored.get("kind") != "static":
+        raise ValueError(f"{options.stored} is not a static report; leave --static out to show it")
+    dtypes = _dtypes(options, ["bfloat16"])
+    _known("--pass", options.passes, _PASSES)
+    result = stored or run_static(
+        select(options.names, options.op, gpu=True),
+        tuple(getattr(torch, name) for name in dtypes),
+        tuple(options.passes),
+        _command(arguments),
+        lambda line: print(line, flush=True),
+        static_lines,
+    )
+    lines = [line for row in result["rows"] for line in static_lines(row)] if stored else []
+    print("\n".join([*lines, *missing_lines(result)]))
+    _write(options, result)
+    return 0
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -106,8 +140,14 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
     from vlmkernels.bench.jobs import bar_jobs, scaling_jobs
     from vlmkernels.bench.suite import run_suite
 
-    plan = _plan(options)
-    selected = select(options.names, options.op)
+    gpu = _on_gpu(options)
+    plan = _plan(options, gpu)
+    selected = select(options.names, options.op, gpu)
+    if gpu:
+        from vlmkernels.bench.gpu_suite import run_gpu_suite
+
+        gpu_jobs = [(workload, plan) for workload in selected]
+        return run_gpu_suite(gpu_jobs, _command(arguments), lambda line: print(line, flush=True))
     if options.scaling:
         jobs = scaling_jobs(options.scaling, plan)
     elif options.bars:
@@ -118,11 +158,29 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str,
         jobs = [
             (w, p) for w, p in jobs if options.op in (None, w.operation) and (not options.names or w.name in options.names)
         ]  # fmt: skip
-    command = "vlmkernels " + " ".join(shlex.quote(argument) for argument in arguments)
-    return run_suite(jobs, command, lambda line: print(line, flush=True))
+    return run_suite(jobs, _command(arguments), lambda line: print(line, flush=True))
 
 
-def _plan(options: argparse.Namespace) -> Any:
+def _on_gpu(options: argparse.Namespace) -> bool:
+    from vlmkernels.bench.catalog import all_workloads
+    from vlmkernels.bench.gpu_suite import gpu_reasons
+
+    cpu_only = options.bars or options.scaling or options.threads or options.op in ("model", "host")
+    if options.device == "cuda" and cpu_only:
+        raise ValueError("--device cuda has no --bars, --scaling, --threads, models or host overhead; those are of the CPU")  # fmt: skip
+    if options.batch and (options.batch < 0 or cpu_only or options.device == "cpu"):
+        raise ValueError("--batch is a positive number, for --device cuda")
+    if options.device != "auto":
+        return bool(options.device == "cuda")
+    named = set(options.names) <= {w.name for w in all_workloads(gpu=True)}
+    return named and not cpu_only and not gpu_reasons()
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return "vlmkernels " + " ".join(shlex.quote(argument) for argument in arguments)
+
+
+def _plan(options: argparse.Namespace, gpu: bool) -> Any:
     import torch
 
     from vlmkernels.bench.catalog import all_workloads
@@ -130,9 +188,8 @@ def _plan(options: argparse.Namespace) -> Any:
     from vlmkernels.bench.suite import default_threads
     from vlmkernels.bench.timing import Settings
 
-    dtypes = options.dtype or (["float32", "bfloat16", "float16"] if options.bars else ["float32", "bfloat16"])
-    dtypes = [_DTYPES.get(name, name) for name in dtypes]
-    _known("--dtype", dtypes, tuple(_DTYPES.values()))
+    usual = ["bfloat16"] if gpu else ["float32", "bfloat16", "float16"] if options.bars else ["float32", "bfloat16"]
+    dtypes = _dtypes(options, usual)
     _known("--pass", options.passes, _PASSES)
     peers = {name for workload in all_workloads() for name in workload.peers}
     _known("--peers", options.peers, ("default", "all", "none", *sorted(peers)))
@@ -140,20 +197,35 @@ def _plan(options: argparse.Namespace) -> Any:
         raise ValueError(f"--threads is {','.join(options.threads)}; give whole numbers from 1, as in --threads 1,2")
     cores = default_threads()
     threads = tuple(dict.fromkeys(int(word) for word in options.threads)) or (
-        tuple(range(1, min(2, cores[-1]) + 1)) if options.bars else _doubled(cores[-1]) if options.scaling else cores
+        (1,)
+        if gpu
+        else tuple(range(1, min(2, cores[-1]) + 1))
+        if options.bars
+        else _doubled(cores[-1])
+        if options.scaling
+        else cores
     )
     if options.samples < 1 or options.seconds <= 0:
         raise ValueError("--samples must be at least 1 and --seconds more than 0")
     return Plan(
-        dtypes=tuple(getattr(torch, name) for name in dict.fromkeys(dtypes)),
+        dtypes=tuple(getattr(torch, name) for name in dtypes),
         threads=threads,
         passes=("all",) if "all" in options.passes else tuple(options.passes),
         peers=() if options.peers == ["none"] else tuple(options.peers),
         full=options.full,
         call_seconds=options.seconds,
         memory=options.memory,
+        gpu=gpu,
+        batch=options.batch,
         timing=Settings(samples=options.samples, slow_samples=min(3, options.samples)),
     )
+
+
+def _dtypes(options: argparse.Namespace, default: list[str]) -> list[str]:
+    """Names of torch's, each once."""
+    names = [_DTYPES.get(name, name) for name in options.dtype or default]
+    _known("--dtype", names, tuple(_DTYPES.values()))
+    return list(dict.fromkeys(names))
 
 
 def _known(option: str, given: list[str], choices: tuple[str, ...]) -> None:
@@ -170,8 +242,10 @@ def _doubled(cores: int) -> tuple[int, ...]:
 def _write(options: argparse.Namespace, result: dict[str, Any]) -> None:
     from vlmkernels.bench.files import write_csv, write_json
     from vlmkernels.bench.page import write_page
+    from vlmkernels.bench.static_page import write_static_page
 
-    for path, write in ((options.json, write_json), (options.csv, write_csv), (options.html, write_page)):
+    page = write_static_page if result.get("kind") == "static" else write_page
+    for path, write in ((options.json, write_json), (options.csv, write_csv), (options.html, page)):
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(result, path)
