@@ -96,12 +96,13 @@ void finish_gradient(const ContrastiveProblem& p, const Features& side, const Gr
             T* to = static_cast<T*>(side.grad) + i * p.dim;
             float* h = sum.row(i);
             const bool dot_for_scale = p.scale == 0.0f && &side == &p.image;
-            float along = 0.0f;
-            if (side.factor != nullptr || dot_for_scale)
-                for (int64_t d = 0; d < p.dim; ++d) along += to_float(u[d]) * h[d];
+            float along = side.factor != nullptr || dot_for_scale ? dot(u, h, p.dim) : 0.0f;
             if (&side == &p.image) p.scale_dot[i] = dot_for_scale ? along : p.scale_dot[i] / p.scale;
             along *= side.factor == nullptr ? 0.0f : side.factor[i] * side.factor[i];
-            for (int64_t d = 0; d < p.dim; ++d) from_float(p.scale * (h[d] - along * to_float(u[d])), to[d]);
+            for (int64_t d = 0; d < p.dim; d += kLanes) {
+                const Vec across = load_partial(h + d, p.dim - d) - splat(along) * load_partial(u + d, p.dim - d);
+                store_partial(to + d, splat(p.scale) * across, p.dim - d);
+            }
         }
     });
 }

@@ -136,8 +136,8 @@ inline void rescale_add(float* sum, float factor, const float* addend, int64_t p
 }
 
 // <a, b> in fp32, several partial sums side by side.
-template <class T>
-inline float dot(const T* a, const T* b, int64_t count) {
+template <class A, class B>
+inline float dot(const A* a, const B* b, int64_t count) {
     Vec sum{};
     int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes) sum = sum + load(a + i) * load(b + i);
