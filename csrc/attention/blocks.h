@@ -9,10 +9,14 @@
 
 namespace vlmk {
 
-// Rows of queries handled together, heads of a group included. 48 and 64 are whole register tiles of 6 rows plus
-// little, and whole tiles of AMX; 24 to 96 rows are equally fast.
+// Rows of queries handled together, heads of a group included: whole tiles of AMX, and whole register tiles of 6 rows
+// plus little. 24 to 128 rows are equally fast.
 constexpr int64_t kForwardRows = 64;
 constexpr int64_t kBackwardRows = 64;
+
+// Few rows go through the keys kStreamKeys at a time, which stay in the first and second cache, and through parts of
+// about kPartKeys side by side.
+constexpr int64_t kStreamKeys = 256, kPartKeys = 1024;
 
 // Backward: the keys of a head are cut into chunks with their own dK, dV and partial dQ until this many tasks exist.
 constexpr int64_t kBackwardTasks = 16;

@@ -1,13 +1,7 @@
-// Flash attention forward on the CPU: for a block of query rows, over blocks of keys,
-//     S = Q K^T,  P = 2^(S - max),  O = O * rescale + P V.
-// Keys and values are packed once per key head; nothing of size Sq x Sk exists.
-#include "attention/blocks.h"
-#include "attention/mask.h"
-#include "attention/softmax.h"
+// Flash attention forward on the CPU: for a block of query rows, over blocks of keys, S = Q K^T and the online softmax.
+// Keys and values are packed once per key head, or read once where rows are few; nothing of size Sq x Sk exists.
+#include "attention/few_rows.h"
 #include "core/dispatch.h"
-#include "core/parallel.h"
-#include "simd/pack.h"
-#include "simd/rows.h"
 
 namespace vlmk::VLMK_ISA {
 namespace {
@@ -47,51 +41,19 @@ template <class T>
 void attend(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t first_row,
             const PackedKeys<T>& packed) {
     using U = typename UnitOf<T>::type;
-    const RowBlock<kForwardRows> block(p, s, key_head, first_row);
-    const int64_t rows = block.count, d = p.head_dim, d_padded = Panels(d).padded_columns();
-    const int64_t score_stride = spread_stride(packed.blocks.size);
-    UnitRows<U> query(rows, d), probabilities(rows, score_stride);
-    Buffer<float> scores(rows * score_stride), out(rows * d_padded), part(rows * d_padded);
-    RowState state[kForwardRows];
-    float rescale[kForwardRows];
-
-    for (int64_t r = 0; r < rows; ++r)
-        query.set(r, row_pointer<const T>(p.query, s, s.first_q, block.rows[r].head, block.rows[r].position), d);
-
-    bool first = true;
+    OnlineRows<T> rows(p, s, key_head, first_row, packed.blocks.size);
+    UnitRows<U> query(rows.rows, p.head_dim);
+    for (int64_t r = 0; r < rows.rows; ++r) {
+        const Row& row = rows.block.rows[r];
+        query.set(r, row_pointer<const T>(p.query, s, s.first_q, row.head, row.position), p.head_dim);
+    }
     for (int64_t b = 0; b < packed.blocks.count; ++b) {
         const int64_t begin = packed.blocks.begin(b), end = begin + packed.blocks.length(b);
-        if (invisible(p, s, block, begin, end)) continue;
-        const PackedB<U> keys = packed.key_block(b), values = packed.value_block(b);
-
-        product<U>(false, rows, query.left(), keys, scores.get(), score_stride);
-        for (int64_t r = 0; r < rows; ++r) {
-            float* row = scores.get() + r * score_stride;
-            const int64_t padded = keys.panels.padded_columns();
-            const float factor = finish_scores(p, s, block.rows[r], begin, end, padded, row, nullptr);
-            rescale[r] = online_softmax<U>(row, padded, factor, state[r], probabilities.place_of(r, row));
-        }
-        const auto left = probabilities.placed(scores.get(), score_stride);
-
-        // Each block starts from zero and is added to the rest: shorter sums, smaller rounding error.
-        float* sum = first ? out.get() : part.get();
-        product<U>(false, rows, left, values, sum, d_padded);
-        if (!first)
-            for (int64_t r = 0; r < rows; ++r)
-                rescale_add(out.get() + r * d_padded, rescale[r], part.get() + r * d_padded, d_padded);
-        first = false;
+        if (invisible(p, s, rows.block, begin, end)) continue;
+        product<U>(false, rows.rows, query.left(), packed.key_block(b), rows.scores(), rows.score_stride);
+        rows.add_keys(begin, end, packed.value_block(b));
     }
-
-    for (int64_t r = 0; r < rows; ++r) {
-        const Row& row = block.rows[r];
-        T* to = row_pointer<T>(p.out, s, s.first_q, row.head, row.position);
-        // Rows that saw nothing give 0; NaN compares unequal to 0 and stays NaN.
-        if (state[r].sum == 0.0f)
-            fill_zero(to, d);
-        else
-            convert_row(to, out.get() + r * d_padded, d, 1.0f / state[r].sum);
-        if (p.lse != nullptr) p.lse[lse_index(p, s, row.head, row.position)] = logsumexp(state[r]);
-    }
+    rows.write();
 }
 
 // Rows of a packed tensor that belong to no sequence.
@@ -112,10 +74,39 @@ void attend_head(const AttentionProblem& p, int64_t index) {
     const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kForwardRows>(p, s);
     if (blocks_of_rows == 0) return;
     const ProductScope scope;
+    if (has_few_rows(p, s)) {
+        OnlineRows<T> rows(p, s, head, 0, kStreamKeys);
+        stream_keys(rows, head, 0, s.seqlen_k);
+        return rows.write();
+    }
     const KeyBlocks blocks(s.seqlen_k, p.head_dim);
     PackedKeys<T> packed(blocks, p.head_dim);
     for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
     for (int64_t r = 0; r < blocks_of_rows; ++r) attend<T>(p, s, head, r * kForwardRows, packed);
+}
+
+// Few rows, whose keys are cut into parts that run side by side.
+template <class T>
+void attend_in_parts(const AttentionProblem& p, int64_t parts) {
+    const int64_t heads = p.batch * p.heads_k, rows_of_head = p.heads_q / p.heads_k * p.seqlen_q;
+    const int64_t length = ((p.seqlen_k + parts - 1) / parts + kStreamKeys - 1) / kStreamKeys * kStreamKeys;
+    Parts kept(heads * parts, rows_of_head, Panels(p.head_dim).padded_columns());
+    parallel_for(heads * parts, p.threads, [&](int64_t task) {
+        const int64_t index = task / parts, head = index % p.heads_k, first = task % parts * length;
+        const Sequence s(p, index / p.heads_k);
+        const ProductScope scope;
+        OnlineRows<T> rows(p, s, head, 0, kStreamKeys);
+        stream_keys(rows, head, first, std::min(first + length, s.seqlen_k));
+        kept.keep(task, rows);
+    });
+    parallel_for(heads, p.threads, [&](int64_t index) {
+        const Sequence s(p, index / p.heads_k);
+        const RowBlock<kForwardRows> block(p, s, index % p.heads_k, 0);
+        for (int64_t r = 0; r < block.count; ++r) {
+            const Parts::Merged merged = kept.merge(index * parts, (index + 1) * parts, r);
+            write_row<T>(p, s, block.rows[r], merged.out, merged.state);
+        }
+    });
 }
 
 template <class T>
@@ -123,6 +114,8 @@ void forward(const AttentionProblem& p) {
     clear_unused_rows<T>(p);
     const int64_t heads = p.batch * p.heads_k;
     if (heads == 0) return;
+    if (p.cu_seqlens_q == nullptr && p.seqlen_q > 0 && has_few_rows(p, Sequence(p, 0)) && p.seqlen_k > kPartKeys)
+        return attend_in_parts<T>(p, (p.seqlen_k + kPartKeys - 1) / kPartKeys);
     if (heads >= 2 * p.threads || p.cu_seqlens_q != nullptr ||
         row_blocks<kForwardRows>(p, Sequence(p, 0)) < p.threads) {
         parallel_for(heads, p.threads, [&](int64_t index) { attend_head<T>(p, index); });

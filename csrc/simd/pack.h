@@ -62,18 +62,18 @@ inline Units<U::kParts> column_units(const T* src, int64_t row_stride, int64_t k
 template <class U, class T>
 void pack(typename U::Unit* packed, const Panels& panels, const T* src, int64_t row_stride, int64_t elements) {
     const int64_t depth = units<U>(elements);
-    for (int64_t p = 0; p < panels.count; ++p) {
-        const int64_t first = panels.first_vector(p), width = panels.width(p);
-        for (int64_t k = 0; k < depth / U::kParts; ++k)
-            for (int64_t v = 0; v < width; ++v) {
-                const int64_t column = (first + v) * kLanes;
+    // Rows of the source are read from end to end, as they lie in memory.
+    for (int64_t k = 0; k < depth / U::kParts; ++k)
+        for (int64_t p = 0, column = 0; p < panels.count; ++p) {
+            const int64_t width = panels.width(p) * kLanes;
+            typename U::Unit* panel = packed + column * depth;
+            for (int64_t v = 0; v < width; v += kLanes, column += kLanes) {
                 const auto vectors =
                     detail::column_units<U>(src + column, row_stride, k, elements, panels.columns - column);
                 VLMK_UNROLL for (int i = 0; i < U::kParts; ++i)
-                    store_as(packed + (unit_index<U>(k, i) * width + v) * kLanes, vectors.part[i]);
+                    store_as(panel + unit_index<U>(k, i) * width + v, vectors.part[i]);
             }
-        packed += depth * width * kLanes;
-    }
+        }
 }
 
 // One panel of B = the transposed source: one row of `elements` contiguous numbers per column. `packed` is where panel

@@ -28,15 +28,12 @@ inline void write_units(typename U::Unit* row, int64_t padded, const Make& make)
 template <class U>
 class UnitRows {
   public:
-    UnitRows(int64_t rows, int64_t elements)
-        : rows_(rows),
-          stride_(U::kTiles ? spread_stride(units<U>(elements)) : units<U>(elements)),
-          data_(rows * stride_) {}
+    UnitRows(int64_t rows, int64_t elements) : rows_(rows), stride_(row_stride(elements)), data_(rows * stride_) {}
 
     template <class T>
     void set(int64_t row, const T* from, int64_t elements) {
-        const int64_t padded = (elements + kLanes - 1) / kLanes * kLanes;
-        write_units<U>(place_of(row, nullptr), padded, [&](int64_t j) { return load_partial(from + j, elements - j); });
+        write_units<U>(place_of(row, nullptr), whole_vectors(elements),
+                       [&](int64_t j) { return load_partial(from + j, elements - j); });
     }
     // `elements` (a multiple of the vector length) floats of every row.
     LeftSide<U> from_floats(const float* rows, int64_t stride, int64_t elements) {
@@ -50,6 +47,12 @@ class UnitRows {
     LeftSide<U> left() const { return {data_.get(), stride_, 1}; }
 
   private:
+    static int64_t whole_vectors(int64_t elements) { return (elements + kLanes - 1) / kLanes * kLanes; }
+    static int64_t row_stride(int64_t elements) {
+        const int64_t count = units<U>(whole_vectors(elements));
+        return U::kTiles ? spread_stride(count) : count;
+    }
+
     int64_t rows_, stride_;
     Buffer<uint32_t> data_;
 };

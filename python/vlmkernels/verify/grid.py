@@ -132,6 +132,7 @@ _ATTENTION: list[tuple[str, tuple[int, int, int, int, int, int], str, Inputs]] =
     ("additive mask", (2, 2, 1, 40, 70, 88), "BSHD", {"mask": "additive"}),
     ("key validity", (3, 2, 2, 40, 70, 64), "BHSD", {"mask": "keys"}),
     ("long", (1, 1, 1, 300, 1100, 128), "BHSD", {}),
+    ("few queries", (1, 2, 1, 3, 1100, 40), "BSHD", {"causal": "bottom_right"}),
     ("no keys", (1, 2, 2, 5, 0, 8), "BHSD", {}),
     ("no batch", (0, 2, 2, 5, 4, 8), "BHSD", {}),
 ]  # fmt: skip
