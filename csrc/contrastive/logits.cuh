@@ -37,23 +37,31 @@ class LogitsTile {
     VLMK_DEVICE void multiply(Sums& dots) const {
         const Matrix image = features_of<T>(p_.image, p_.dim, chunk_.image_access),
                      text = features_of<T>(p_.text, p_.dim, chunk_.text_access);
-        using Copy = WindowCopy<Tile, kThreads>;
-        const auto start = [&](uint32_t stage, int byte) {
-            Copy::start(Tile(base_ + stage), image, chunk_.first_row + tile_row_, byte);
-            Copy::start(Tile(base_ + stage + Tile::kBytes), text, chunk_.first_column + tile_column_, byte);
+        const int row = chunk_.first_row + tile_row_, column = chunk_.first_column + tile_column_;
+        const int stages = (image.row_bytes + Tile::kRowBytes - 1) / Tile::kRowBytes;
+        const TileView<Tile> x(Tile(0), warp_row()), y(Tile(Tile::kBytes), warp_column());
+        const auto use = [&](uint32_t stage) {
+            add_product_transposed(dots, x + static_cast<int>(stage), y + static_cast<int>(stage));
         };
-        const TileView<Tile> x(Tile(base_), warp_row()), y(Tile(base_ + Tile::kBytes), warp_column());
-        start(0, 0);
-        uint32_t stage = 0;
-#pragma unroll 1
-        for (int byte = 0; byte < image.row_bytes; byte += Tile::kRowBytes) {
-            commit_copies();
-            wait_copies<0>();
-            __syncthreads();
-            const uint32_t next = kStageBytes - stage;
-            if (byte + Tile::kRowBytes < image.row_bytes) start(next, byte + Tile::kRowBytes);
-            add_product_transposed(dots, x + stage, y + stage);
-            stage = next;
+        using Stream = WindowStream<Tile, kThreads>;
+        if (Stream::takes(image) && Stream::takes(text) && row + kSide <= image.rows && column + kSide <= text.rows &&
+            image.row_bytes == stages * Tile::kRowBytes) {
+            Stream rows(image, row, 0), columns(text, column, 0);
+            const auto start = [&](uint32_t stage) {
+                rows.start(stage);
+                columns.start(stage + Tile::kBytes);
+                rows.advance(Tile::kRowBytes);
+                columns.advance(Tile::kRowBytes);
+            };
+            in_two_stages<kStageBytes>(base_, stages, start, use);
+        } else {
+            int byte = 0;
+            const auto start = [&](uint32_t stage) {
+                WindowCopy<Tile, kThreads>::start(Tile(stage), image, row, byte);
+                WindowCopy<Tile, kThreads>::start(Tile(stage + Tile::kBytes), text, column, byte);
+                byte += Tile::kRowBytes;
+            };
+            in_two_stages<kStageBytes>(base_, stages, start, use);
         }
         if (p_.image.factor != nullptr) apply_factors(dots);
     }

@@ -52,32 +52,41 @@ class FeatureSum {
         const int stride = chunk_.gradient_stride * static_cast<int>(sizeof(T)),
                   all_rows = (chunk_.rows + kSide - 1) / kSide * kSide;
         const Matrix gradient{static_cast<const char*>(chunk_.gradient), all_rows, stride, stride, kChunkBytes};
-        const int depth = kImage ? chunk_.columns : chunk_.rows;
+        const int depth = kImage ? chunk_.columns : chunk_.rows, stages = (depth + kDepth - 1) / kDepth;
         const int first = kImage ? chunk_.first_column : chunk_.first_row;
-        const auto start = [&](uint32_t stage, int at) {
-            const int gradient_row = kImage ? row_ : at, gradient_column = kImage ? at : row_;
-            WindowCopy<Gradient, kLossThreads>::start(Gradient(base_ + stage), gradient, gradient_row,
-                                                      gradient_column * static_cast<int>(sizeof(T)));
-            WindowCopy<Wide, kLossThreads>::start(Wide(base_ + stage + Gradient::kBytes), features, first + at,
-                                                  feature_ * static_cast<int>(sizeof(T)));
+        constexpr int kBytes = static_cast<int>(sizeof(T));
+        WindowStream<Gradient, kLossThreads> g(gradient, kImage ? row_ : 0, kImage ? 0 : row_ * kBytes);
+        const auto start_gradient = [&](uint32_t stage) {
+            g.start(stage);
+            if constexpr (kImage)
+                g.advance(kDepth * kBytes);
+            else
+                g.advance_rows(kDepth);
         };
-        start(0, 0);
-        uint32_t stage = 0;
-#pragma unroll 1
-        for (int at = 0; at < depth; at += kDepth) {
-            commit_copies();
-            wait_copies<0>();
-            __syncthreads();
-            const uint32_t next = kStageBytes - stage;
-            if (at + kDepth < depth) start(next, at + kDepth);
-            add_stage(sums, stage);
-            stage = next;
+        const auto use = [&](uint32_t stage) { add_stage(sums, stage); };
+        using Stream = WindowStream<Wide, kLossThreads>;
+        if (Stream::takes(features) && depth == stages * kDepth && feature_ + kSide <= static_cast<int>(p_.dim)) {
+            Stream y(features, first, feature_ * kBytes);
+            const auto start = [&](uint32_t stage) {
+                start_gradient(stage);
+                y.start(stage + Gradient::kBytes);
+                y.advance_rows(kDepth);
+            };
+            in_two_stages<kStageBytes>(base_, stages, start, use);
+        } else {
+            int row = first;
+            const auto start = [&](uint32_t stage) {
+                start_gradient(stage);
+                WindowCopy<Wide, kLossThreads>::start(Wide(stage + Gradient::kBytes), features, row, feature_ * kBytes);
+                row += kDepth;
+            };
+            in_two_stages<kStageBytes>(base_, stages, start, use);
         }
     }
 
     VLMK_DEVICE void add_stage(Sums& sums, uint32_t stage) const {
-        const Gradient g(base_ + stage);
-        const Wide y(base_ + stage + Gradient::kBytes);
+        const Gradient g(stage);
+        const Wide y(stage + Gradient::kBytes);
         if constexpr (kWords) {
             const WordView<Wide> features(y, 0, warp_feature());
             const auto right = [&](int k, int column) { return features.right8(k, column); };
