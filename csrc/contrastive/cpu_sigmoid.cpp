@@ -38,7 +38,7 @@ RowSums sigmoid_row(float* z, int64_t columns, float bias, bool want_loss) {
 
 template <class T>
 void run(const SigmoidProblem& p) {
-    const bool gradients = p.image.grad != nullptr;
+    const bool gradients = p.wants_gradients();
     const float bias = bias_of(p);
     if (p.row_loss != nullptr)
         for (int64_t i = 0; i < p.image.count; ++i) p.row_loss[i] = 0.0;

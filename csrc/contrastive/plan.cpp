@@ -196,7 +196,7 @@ void add_range(Plans& plans, const ContrastiveProblem& p, const Chunks& chunks, 
 Chunks forward_chunks(const InfoNceProblem& p) { return {p, kStatisticsPlanes, kStatisticsPlanes, Gradients::none}; }
 Chunks backward_chunks(const InfoNceProblem& p) { return {p, 1, 0, Gradients::both_sides}; }
 Chunks sigmoid_chunks(const SigmoidProblem& p) {
-    return {p, kRowPlanes, 0, p.image.grad == nullptr ? Gradients::none : Gradients::both_sides};
+    return {p, kRowPlanes, 0, p.wants_gradients() ? Gradients::both_sides : Gradients::none};
 }
 
 }  // namespace
@@ -249,7 +249,7 @@ Plans plan_sigmoid(const SigmoidProblem& p) {
     chunks.for_each([&](const Chunk& chunk) {
         add_tiles(plans, "sigmoid", chunks, SigmoidLaunch{p, chunk});
         add_merge_rows(plans, p, chunk);
-        if (p.image.grad != nullptr) add_gradients(plans, p, chunks, chunk);
+        if (p.wants_gradients()) add_gradients(plans, p, chunks, chunk);
     });
     return plans;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "core/inline.h"
 #include "core/per_isa.h"
 
 namespace vlmk {
@@ -41,6 +42,9 @@ struct ContrastiveProblem {
     // Backward, (image.count): the row's share of the scale's gradient, sum_j G_ij (z_ij - bias) / scale with G = d
     // loss / d z before it is rounded for the products; at scale 0, where z says nothing, <row, sum_j G_ij other_j>.
     float* scale_dot = nullptr;
+
+    // A side without rows has none to point to.
+    VLMK_HOST_DEVICE VLMK_INLINE bool wants_gradients() const { return image.grad != nullptr || text.grad != nullptr; }
 };
 
 // Statistics of one direction, of `count` rows (columns): logsumexp, mean of z over the positives, mean of z over all,
