@@ -75,11 +75,11 @@ class Chunks {
             base_.text_sum = workspace_.take(p.text.count * base_.sum_stride);
         }
         // Small weights would vanish in fp16.
-        if (p.dtype == DType::f16) range_ = reinterpret_cast<Range*>(workspace_.take(sizeof(Range) / sizeof(float)));
-        base_.range = range_;
+        if (scales()) base_.range = range_ = reinterpret_cast<Range*>(workspace_.take(sizeof(Range) / sizeof(float)));
     }
 
     int64_t workspace() const { return workspace_.used(); }
+    bool scales() const { return p_.dtype == DType::f16; }
     Range* range() const { return range_; }
     bool empty() const { return p_.image.count == 0 || p_.text.count == 0; }
 
@@ -186,7 +186,7 @@ void add_gradients(Plans& plans, const ContrastiveProblem& p, const Chunks& chun
 }
 
 void add_range(Plans& plans, const ContrastiveProblem& p, const Chunks& chunks, RangeLaunch launch) {
-    if (chunks.range() == nullptr || chunks.empty()) return;
+    if (!chunks.scales() || chunks.empty()) return;
     launch.factors[0] = p.image.factor, launch.factor_counts[0] = p.image.count;
     launch.factors[1] = p.text.factor, launch.factor_counts[1] = p.text.count;
     launch.range = chunks.range();
