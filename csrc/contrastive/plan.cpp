@@ -75,11 +75,12 @@ class Chunks {
             base_.text_sum = workspace_.take(p.text.count * base_.sum_stride);
         }
         // Small weights would vanish in fp16.
-        if (scales()) base_.range = range_ = reinterpret_cast<Range*>(workspace_.take(sizeof(Range) / sizeof(float)));
+        scales_ = p.dtype == DType::f16;
+        if (scales_) base_.range = range_ = reinterpret_cast<Range*>(workspace_.take(sizeof(Range) / sizeof(float)));
     }
 
     int64_t workspace() const { return workspace_.used(); }
-    bool scales() const { return p_.dtype == DType::f16; }
+    bool scales() const { return scales_; }
     Range* range() const { return range_; }
     bool empty() const { return p_.image.count == 0 || p_.text.count == 0; }
 
@@ -131,6 +132,7 @@ class Chunks {
     int element_;
     int64_t side_, rows_, columns_;
     Chunk base_;
+    bool scales_ = false;
     Range* range_ = nullptr;
 };
 
