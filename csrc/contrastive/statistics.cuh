@@ -61,19 +61,18 @@ class StripLines {
     int strip_, first_;
 };
 
-// Sums of logits, which are 0 past the ends.
 template <class Lines, class Sums>
-VLMK_DEVICE void store_totals(const Lines& lines, const Sums& z) {
+VLMK_DEVICE void store_sums(const Lines& lines, const Sums& values, StatisticsPlane plane) {
 #pragma unroll
     for (int pair = 0; pair < Lines::kPairs; ++pair) {
-        float total[2] = {};
+        float sum[2] = {};
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
 #pragma unroll
-            for (int item = 0; item < Lines::kItems; ++item) total[i] += lines.element(z, pair, i, item);
-            total[i] = lines.add(total[i]);
+            for (int item = 0; item < Lines::kItems; ++item) sum[i] += lines.element(values, pair, i, item);
+            sum[i] = lines.add(sum[i]);
         }
-        lines.store(kTotal, pair, total[0], total[1]);
+        lines.store(plane, pair, sum[0], sum[1]);
     }
 }
 
@@ -105,7 +104,14 @@ VLMK_DEVICE void store_positives(const Lines& lines, const Sums& z, bool some) {
     }
 }
 
-// Exponents are differences first, then times log2 e: a logit that is the maximum gives exactly 1.
+template <class Lines>
+VLMK_DEVICE void store_constant(const Lines& lines, float value, StatisticsPlane plane) {
+#pragma unroll
+    for (int pair = 0; pair < Lines::kPairs; ++pair) lines.store(plane, pair, value, value);
+}
+
+// With a maximum for each line. Exponents are differences first, then times log2 e: a logit that is the maximum gives
+// exactly 1.
 template <class Lines, class Sums>
 VLMK_DEVICE void store_exponentials(const Lines& lines, const Sums& z) {
 #pragma unroll
@@ -129,6 +135,10 @@ VLMK_DEVICE void store_exponentials(const Lines& lines, const Sums& z) {
     }
 }
 
+// Logits of a strip that are no further apart have one reference, and one exponential that serves row and column: none
+// is below e^-40 of the largest, far from where fp32 ends.
+constexpr float kNearLogits = 40.0f;
+
 template <class T>
 VLMK_DEVICE void info_nce_statistics(const InfoNceLaunch& launch) {
     using Tile = LogitsTile<T>;
@@ -148,8 +158,8 @@ VLMK_DEVICE void info_nce_statistics(const InfoNceLaunch& launch) {
 
     const StripLines<T, true> rows(tile, launch.chunk.row_partials);
     const StripLines<T, false> columns(tile, launch.chunk.column_partials);
-    store_totals(rows, z);
-    store_totals(columns, z);
+    store_sums(rows, z, kTotal);  // logits past the ends are 0
+    store_sums(columns, z, kTotal);
     const bool some = tile.some_positives();
     store_positives(rows, z, some);
     store_positives(columns, z, some);
@@ -157,8 +167,24 @@ VLMK_DEVICE void info_nce_statistics(const InfoNceLaunch& launch) {
         for_each([&](int m, int n, int e, float& value) {
             if (!tile.has_row(tile.row(m, e / 2)) || !tile.has_column(tile.column(n, e % 2))) value = -infinity();
         });
-    store_exponentials(rows, z);
-    store_exponentials(columns, z);
+
+    float largest = -infinity(), smallest = infinity();
+    for_each([&](int, int, int, float& value) {
+        largest = fmaxf(largest, value);
+        smallest = fminf(smallest, value);
+    });
+    largest = reduce_max(largest);
+    smallest = -reduce_max(-smallest);
+    if (largest - smallest < kNearLogits) {
+        for_each([&](int, int, int, float& value) { value = exp2((value - largest) * kLog2E); });
+        store_constant(rows, largest, kMaximum);
+        store_constant(columns, largest, kMaximum);
+        store_sums(rows, z, kExponentials);
+        store_sums(columns, z, kExponentials);
+    } else {
+        store_exponentials(rows, z);
+        store_exponentials(columns, z);
+    }
 }
 
 }  // namespace vlmk::gpu
