@@ -37,8 +37,8 @@ constexpr int products_shared_bytes(int element_bytes) {
 // columns would stay in the second-level cache, but leave waves half empty, and read and write sums twice as often.
 constexpr int64_t kChunkSide = 8192;
 
-// A thread a row reads the numbers of all strips of a chunk: small blocks, so that there are some on every SM.
-constexpr int kMergeLossThreads = 64;
+// Strips are put together by 8 warps for 32 neighbouring rows: a line of 128 bytes a load, and enough loads under way.
+constexpr int kMergeLines = 32, kMergeParts = 8, kMergeLossThreads = kMergeLines * kMergeParts;
 // One block that looks at every weight for the largest: as many loads under way as it can have.
 constexpr int kRangeThreads = 1024;
 // Gradients from their sums: a warp a row, 8 rows a block.

@@ -1,5 +1,5 @@
-// What the tiles of a chunk left behind, put together: a thread a row or a column. Strips are added in their order, and
-// chunks in theirs.
+// What the tiles of a chunk left behind, put together: a lane a row or a column, each of a block's warps a part of the
+// strips, then one warp all parts. Strips are added in a fixed order, and chunks in theirs.
 #include "contrastive/gpu_tiles.h"
 #include "contrastive/launch.h"
 #include "contrastive/planes.h"
@@ -9,38 +9,69 @@
 namespace vlmk::gpu {
 namespace {
 
-template <class Number = float>
-VLMK_DEVICE Number sum_of_strips(const Partials& from, int plane, int index) {
-    Number sum = 0;
+VLMK_DEVICE int part_index() { return static_cast<int>(threadIdx.x) / kMergeLines; }
+
+// The sum over a part of the strips; of all parts, once every thread has called it, for the first part.
+VLMK_DEVICE double sum_of_strips(const Partials& from, int plane, int index, bool live) {
+    __shared__ double parts[kMergeParts][kMergeLines];
+    double sum = 0.0;
+    if (live)
 #pragma unroll 8
-    for (int strip = 0; strip < from.strips; ++strip) sum += from.at(plane, strip)[index];
+        for (int strip = part_index(); strip < from.strips; strip += kMergeParts) sum += from.at(plane, strip)[index];
+    __syncthreads();
+    parts[part_index()][lane_index()] = sum;
+    __syncthreads();
+    sum = 0.0;
+    for (const auto& part : parts) sum += part[lane_index()];
     return sum;
 }
 
-// log(sum of exponentials) over the strips.
-VLMK_DEVICE float logsumexp_of_strips(const Partials& from, int index) {
+// A sum of exponentials: sum * exp(largest).
+struct Exponentials {
     float largest = -infinity(), sum = 0.0f;
+
+    VLMK_DEVICE float logarithm() const { return (largest == -infinity() ? 0.0f : largest) + logf(sum); }
+};
+
+// Of numbers (largest, sum) that at(i) gives for i = begin, begin + step, ...
+template <class At>
+VLMK_DEVICE Exponentials add_exponentials(int begin, int end, int step, const At& at) {
+    Exponentials all;
 #pragma unroll 8
-    for (int strip = 0; strip < from.strips; ++strip) largest = fmaxf(largest, from.at(kMaximum, strip)[index]);
-    if (largest == -infinity()) largest = 0.0f;
+    for (int i = begin; i < end; i += step) all.largest = fmaxf(all.largest, at(i).largest);
+    const float reference = all.largest == -infinity() ? 0.0f : all.largest;
 #pragma unroll 8
-    for (int strip = 0; strip < from.strips; ++strip)
-        sum += from.at(kExponentials, strip)[index] * exp2((from.at(kMaximum, strip)[index] - largest) * kLog2E);
-    return largest + logf(sum);
+    for (int i = begin; i < end; i += step) {
+        const Exponentials one = at(i);
+        all.sum += one.sum * exp2((one.largest - reference) * kLog2E);
+    }
+    return all;
 }
 
-VLMK_DEVICE float log_add(float a, float b) {
-    const float larger = fmaxf(a, b);
-    return larger == -infinity() ? larger : larger + logf(exp2((a - larger) * kLog2E) + exp2((b - larger) * kLog2E));
+VLMK_DEVICE Exponentials exponentials_of_strips(const Partials& from, int index, bool live) {
+    __shared__ float parts[2][kMergeParts][kMergeLines];
+    const int lane = lane_index();
+    const Exponentials part = add_exponentials(part_index(), live ? from.strips : 0, kMergeParts, [&](int strip) {
+        return Exponentials{from.at(kMaximum, strip)[index], from.at(kExponentials, strip)[index]};
+    });
+    parts[0][part_index()][lane] = part.largest;
+    parts[1][part_index()][lane] = part.sum;
+    __syncthreads();
+    return add_exponentials(0, kMergeParts, 1,
+                            [&](int i) { return Exponentials{parts[0][i][lane], parts[1][i][lane]}; });
 }
 
 // Line `index` of the chunk into `at` of the whole. Until the last chunk, targets and means are sums.
-VLMK_DEVICE void merge_line(const Partials& from, int index, const Statistics& to, int64_t at, int64_t others,
-                            bool first, bool last) {
-    float lse = logsumexp_of_strips(from, index), target = sum_of_strips(from, kTarget, index),
-          total = sum_of_strips(from, kTotal, index), positives = sum_of_strips(from, kPositives, index);
+VLMK_DEVICE void merge_line(const Partials& from, int index, bool live, const Statistics& to, int64_t at,
+                            int64_t others, bool first, bool last) {
+    float lse = exponentials_of_strips(from, index, live).logarithm();
+    float target = static_cast<float>(sum_of_strips(from, kTarget, index, live)),
+          total = static_cast<float>(sum_of_strips(from, kTotal, index, live)),
+          positives = static_cast<float>(sum_of_strips(from, kPositives, index, live));
+    if (!live || part_index() > 0) return;
     if (!first) {
-        lse = log_add(to.logsumexp[at], lse);
+        const float before = to.logsumexp[at];
+        lse = add_exponentials(0, 2, 1, [&](int i) { return Exponentials{i == 0 ? before : lse, 1.0f}; }).logarithm();
         target += to.target[at];
         total += to.mean[at];
         positives += to.positives[at];
@@ -85,15 +116,15 @@ extern "C" __global__ void __launch_bounds__(kMergeLossThreads)
     contrastive_merge_statistics(const __grid_constant__ InfoNceLaunch launch) {
     const InfoNceProblem& p = launch.problem;
     const Chunk& c = launch.chunk;
-    const int row_blocks = (c.rows + kMergeLossThreads - 1) / kMergeLossThreads;
-    const bool rows = static_cast<int>(blockIdx.x) < row_blocks;
-    const int index =
-        (static_cast<int>(blockIdx.x) - (rows ? 0 : row_blocks)) * kMergeLossThreads + static_cast<int>(threadIdx.x);
-    if (index >= (rows ? c.rows : c.columns)) return;
+    const int row_blocks = (c.rows + kMergeLines - 1) / kMergeLines, block = static_cast<int>(blockIdx.x);
+    const bool rows = block < row_blocks;
+    const int index = (rows ? block : block - row_blocks) * kMergeLines + lane_index();
+    const bool live = index < (rows ? c.rows : c.columns);
     if (rows)
-        merge_line(c.row_partials, index, p.rows, c.first_row + index, p.text.count, c.first_columns, c.last_columns);
+        merge_line(c.row_partials, index, live, p.rows, c.first_row + index, p.text.count, c.first_columns,
+                   c.last_columns);
     else
-        merge_line(c.column_partials, index, p.columns, c.first_column + index, p.image.count, c.first_rows,
+        merge_line(c.column_partials, index, live, p.columns, c.first_column + index, p.image.count, c.first_rows,
                    c.last_rows);
 }
 
@@ -102,15 +133,16 @@ extern "C" __global__ void __launch_bounds__(kMergeLossThreads)
     contrastive_merge_rows(const __grid_constant__ SigmoidLaunch launch) {
     const SigmoidProblem& p = launch.problem;
     const Chunk& c = launch.chunk;
-    const int index = static_cast<int>(blockIdx.x * kMergeLossThreads + threadIdx.x), row = c.first_row + index;
-    if (index >= c.rows) return;
-    const bool first = c.first_columns;
-    if (p.scale_dot != nullptr)
-        p.scale_dot[row] = (first ? 0.0f : p.scale_dot[row]) + sum_of_strips(c.row_partials, kDot, index);
-    if (p.grad_bias != nullptr)
-        p.grad_bias[row] = (first ? 0.0f : p.grad_bias[row]) + sum_of_strips(c.row_partials, kGradient, index);
-    if (p.row_loss != nullptr)
-        p.row_loss[row] = (first ? 0.0 : p.row_loss[row]) + sum_of_strips<double>(c.row_partials, kLoss, index);
+    const int index = static_cast<int>(blockIdx.x) * kMergeLines + lane_index(), row = c.first_row + index;
+    const bool live = index < c.rows, writes = live && part_index() == 0;
+    const auto merge = [&](auto* to, RowPlane plane) {
+        if (to == nullptr) return;
+        const double sum = sum_of_strips(c.row_partials, plane, index, live);
+        if (writes) to[row] = (c.first_columns ? 0 : to[row]) + sum;
+    };
+    merge(p.scale_dot, kDot);
+    merge(p.grad_bias, kGradient);
+    merge(p.row_loss, kLoss);
 }
 
 // One block. G is at most 6 times the largest weight, and is brought to 2^12 times its own: fp16 then holds

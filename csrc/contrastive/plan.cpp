@@ -160,7 +160,7 @@ void add_tiles(Plans& plans, const std::string& kernel, const Chunks& chunks, co
 
 void add_merge_rows(Plans& plans, const SigmoidProblem& p, const Chunk& chunk) {
     if (chunk.rows > 0)
-        plans.push_back(plan(p, "merge_rows", false, ceil_divide(chunk.rows, kMergeLossThreads), kMergeLossThreads,
+        plans.push_back(plan(p, "merge_rows", false, ceil_divide(chunk.rows, kMergeLines), kMergeLossThreads,
                              SigmoidLaunch{p, chunk}));
 }
 
@@ -213,8 +213,7 @@ Plans plan_info_nce_forward(const InfoNceProblem& p) {
     chunks.for_each([&](const Chunk& chunk) {
         const InfoNceLaunch launch{p, chunk};
         add_tiles(plans, "statistics", chunks, launch);
-        const int64_t blocks =
-            ceil_divide(chunk.rows, kMergeLossThreads) + ceil_divide(chunk.columns, kMergeLossThreads);
+        const int64_t blocks = ceil_divide(chunk.rows, kMergeLines) + ceil_divide(chunk.columns, kMergeLines);
         if (blocks > 0) plans.push_back(plan(p, "merge_statistics", false, blocks, kMergeLossThreads, launch));
     });
     return plans;
