@@ -13,7 +13,8 @@ struct LogitGradient {
 };
 
 // A Loss is made of the launch and the tile, and prepares shared memory behind the first stage of products; then
-//     with_row(row): what it needs of a row,   loss.of(that, column of the tile, <x, y>, whether positive).
+// row(r) and column(c) are what it needs of those of the tile, and of(row, column, <x, y>, whether positive) is what it
+// makes of a logit.
 template <class T, class Loss>
 class GradientTile {
     using Tile = LogitsTile<T>;
@@ -52,35 +53,43 @@ class GradientTile {
 #pragma unroll
             for (int i = 0; i < 2 * kN; ++i) column_keys[i / 2][i % 2] = tile_.column_key(tile_.column(i / 2, i % 2));
 #pragma unroll
-        for (int m = 0; m < kM; ++m)
+        for (int m = 0; m < kM; ++m) {
+            const int rows_in_tile[2] = {tile_.warp_row() + 16 * m + Accumulator<>::row(0),
+                                         tile_.warp_row() + 16 * m + Accumulator<>::row(2)};
+            const typename Loss::Row rows[2] = {loss.row(rows_in_tile[0]), loss.row(rows_in_tile[1])};
+            float sums[2][kRowPlanes] = {};
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int row = tile_.row(m, half), in_tile = tile_.warp_row() + 16 * m + Accumulator<>::row(2 * half);
-                const auto row_part = loss.row(in_tile);
-                const int64_t key = kCareful ? tile_.row_key(row) : 0;
-                float sums[kRowPlanes] = {};
+            for (int n = 0; n < kN; ++n)
 #pragma unroll
-                for (int n = 0; n < kN; ++n)
+                for (int odd = 0; odd < 2; ++odd) {
+                    const auto column = loss.column(tile_.warp_column() + 8 * n + Accumulator<>::column(odd));
 #pragma unroll
-                    for (int odd = 0; odd < 2; ++odd) {
-                        const int column = tile_.column(n, odd);
+                    for (int half = 0; half < 2; ++half) {
                         float& value = values[m][n].v[2 * half + odd];
                         const float dot = value;
-                        const bool positive = kCareful && p_.labels != Labels::none && key == column_keys[n][odd];
-                        LogitGradient found =
-                            loss.of(row_part, tile_.warp_column() + 8 * n + Accumulator<>::column(odd), dot, positive);
-                        if (kCareful && !(tile_.has_row(row) && tile_.has_column(column))) found = {0.0f, 0.0f};
-                        sums[kDot] += found.gradient * dot;
-                        sums[kGradient] += found.gradient;
-                        sums[kLoss] += found.loss;
+                        bool positive = false, inside = true;
+                        if constexpr (kCareful) {
+                            const int row = tile_.row(m, half);
+                            positive = p_.labels != Labels::none && tile_.row_key(row) == column_keys[n][odd];
+                            inside = tile_.has_row(row) && tile_.has_column(tile_.column(n, odd));
+                        }
+                        LogitGradient found = loss.of(rows[half], column, dot, positive);
+                        if (!inside) found = {0.0f, 0.0f};
+                        sums[half][kDot] += found.gradient * dot;
+                        sums[half][kGradient] += found.gradient;
+                        sums[half][kLoss] += found.loss;
                         value = found.gradient;
                     }
+                }
+#pragma unroll
+            for (int half = 0; half < 2; ++half)
 #pragma unroll
                 for (int plane = 0; plane < Loss::kPlanes; ++plane) {
-                    const float sum = reduce_add<4>(sums[plane]);
-                    if (lane_index() % 4 == 0) chunk_.row_partials.at(plane, strip)[tile_.tile_row() + in_tile] = sum;
+                    const float sum = reduce_add<4>(sums[half][plane]);
+                    if (lane_index() % 4 == 0)
+                        chunk_.row_partials.at(plane, strip)[tile_.tile_row() + rows_in_tile[half]] = sum;
                 }
-            }
+        }
     }
 
     // The gradients of positive pairs, which are far larger than others, are kept in fp32.

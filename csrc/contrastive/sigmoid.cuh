@@ -18,13 +18,17 @@ class Sigmoid {
           scale_(*launch.problem.scale),
           bias_(launch.problem.bias == nullptr ? 0.0f : *launch.problem.bias) {}
 
-    // The weight of a row.
+    using Row = float;  // its weight
+    struct Column {};
+
     VLMK_DEVICE float row(int row) const {
         return weights_ == nullptr ? 1.0f : weights_[min(first_row_ + row, last_row_)];
     }
 
+    VLMK_DEVICE Column column(int) const { return {}; }
+
     // One exp(-|z|) serves both functions; log1p keeps the loss of confident negatives.
-    VLMK_DEVICE LogitGradient of(float weight, int, float dot, bool positive) const {
+    VLMK_DEVICE LogitGradient of(float weight, Column, float dot, bool positive) const {
         const float z = scale_ * dot + bias_, y = positive ? -z : z;
         const float e = exp2(-fabsf(y) * kLog2E), inverse = reciprocal(1.0f + e);
         const float sigmoid = y >= 0.0f ? inverse : e * inverse;
