@@ -115,8 +115,11 @@ class Chunks {
     }
 
   private:
-    // fp32 gradients are their own sums, where rows have no padding.
-    bool sums_in_place() const { return p_.dtype == DType::f32 && p_.dim % 4 == 0; }
+    // fp32 gradients are their own sums, where pairs of numbers are aligned.
+    bool sums_in_place() const {
+        const auto aligned = [](const Features& f) { return reinterpret_cast<uintptr_t>(f.grad) % 8 == 0; };
+        return p_.dtype == DType::f32 && p_.dim % 2 == 0 && aligned(p_.image) && aligned(p_.text);
+    }
 
     // Of whole tiles.
     int strips(int lines) const {
