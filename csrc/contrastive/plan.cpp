@@ -101,7 +101,7 @@ class Chunks {
                 chunk.last_columns = column + side_ >= n;
                 chunk.row_partials.strips = strips(chunk.columns);
                 chunk.column_partials.strips = strips(chunk.rows);
-                if (sums_in_place()) {
+                if (p_.wants_gradients() && sums_in_place()) {
                     chunk.image_sum = static_cast<float*>(p_.image.grad) + row * p_.dim;
                     chunk.text_sum = static_cast<float*>(p_.text.grad);
                 }
