@@ -49,12 +49,10 @@ class Workspace {
     int64_t used_ = 0;
 };
 
-enum class Gradients { none, both_sides };
-
 // The matrix of logits in chunks, and what launches of all of them share.
 class Chunks {
   public:
-    Chunks(const ContrastiveProblem& p, int row_planes, int column_planes, Gradients gradients)
+    Chunks(const ContrastiveProblem& p, int row_planes, int column_planes)
         : p_(p), workspace_(p.workspace), element_(element_bytes(p)) {
         check_sizes(p);
         const int64_t tile = tile_side(element_), strip = strip_side(element_);
@@ -65,7 +63,7 @@ class Chunks {
         base_.text_access = access_of(p.text, element_);
         base_.row_partials = partials(row_planes, columns_ / strip, rows_);
         if (column_planes > 0) base_.column_partials = partials(column_planes, rows_ / strip, columns_);
-        if (gradients == Gradients::none) return;
+        if (!p.wants_gradients()) return;
         base_.gradient_stride = static_cast<int>(columns_);
         base_.gradient = workspace_.take(rows_ * columns_ * element_ / 4);
         if (p.labels == Labels::diagonal) base_.diagonal = workspace_.take(p.image.count);
@@ -198,11 +196,9 @@ void add_range(Plans& plans, const ContrastiveProblem& p, const Chunks& chunks, 
     plans.push_back(plan(p, "range", false, 1, kRangeThreads, launch));
 }
 
-Chunks forward_chunks(const InfoNceProblem& p) { return {p, kStatisticsPlanes, kStatisticsPlanes, Gradients::none}; }
-Chunks backward_chunks(const InfoNceProblem& p) { return {p, 1, 0, Gradients::both_sides}; }
-Chunks sigmoid_chunks(const SigmoidProblem& p) {
-    return {p, kRowPlanes, 0, p.wants_gradients() ? Gradients::both_sides : Gradients::none};
-}
+Chunks forward_chunks(const InfoNceProblem& p) { return {p, kStatisticsPlanes, kStatisticsPlanes}; }
+Chunks backward_chunks(const InfoNceProblem& p) { return {p, 1, 0}; }
+Chunks sigmoid_chunks(const SigmoidProblem& p) { return {p, kRowPlanes, 0}; }
 
 }  // namespace
 
