@@ -34,9 +34,9 @@ class GradientTile {
         __syncthreads();
         // Few strips have positives or an end of the matrix, unless there are groups.
         if (tile_.full() && !tile_.some_positives())
-            differentiate<false>(loss, values);
+            differentiate<false>(loss, {}, values);
         else
-            differentiate<true>(loss, values);
+            differentiate<true>(loss, marks(), values);
         if (chunk_.gradient == nullptr) return;
         if (p_.image.factor != nullptr) tile_.apply_factors(values);
         if (chunk_.diagonal != nullptr && tile_.some_positives()) take_diagonal(values);
@@ -44,14 +44,33 @@ class GradientTile {
     }
 
   private:
+    // A bit for each of a lane's logits.
+    struct Marks {
+        uint32_t positive[kM] = {}, outside[kM] = {};
+    };
+    VLMK_DEVICE Marks marks() const {
+        Marks found;
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const int row = tile_.row(m, half);
+                const int64_t key = tile_.row_key(row);
+#pragma unroll
+                for (int i = 0; i < 2 * kN; ++i) {
+                    const int column = tile_.column(i / 2, i % 2);
+                    const uint32_t mark = 1u << (i / 2 * 4 + 2 * half + i % 2);
+                    if (p_.labels != Labels::none && key == tile_.column_key(column)) found.positive[m] |= mark;
+                    if (!tile_.has_row(row) || !tile_.has_column(column)) found.outside[m] |= mark;
+                }
+            }
+        return found;
+    }
+
     // <x, y> to G, and the sums of rows.
     template <bool kCareful>
-    VLMK_DEVICE void differentiate(const Loss& loss, Sums& values) const {
+    VLMK_DEVICE void differentiate(const Loss& loss, const Marks& marks, Sums& values) const {
         const int strip = (tile_.tile_column() + tile_.warp_column()) / kStrip;
-        int64_t column_keys[kN][2];
-        if constexpr (kCareful)
-#pragma unroll
-            for (int i = 0; i < 2 * kN; ++i) column_keys[i / 2][i % 2] = tile_.column_key(tile_.column(i / 2, i % 2));
 #pragma unroll
         for (int m = 0; m < kM; ++m) {
             const int rows_in_tile[2] = {tile_.warp_row() + 16 * m + Accumulator<>::row(0),
@@ -67,14 +86,10 @@ class GradientTile {
                     for (int half = 0; half < 2; ++half) {
                         float& value = values[m][n].v[2 * half + odd];
                         const float dot = value;
-                        bool positive = false, inside = true;
-                        if constexpr (kCareful) {
-                            const int row = tile_.row(m, half);
-                            positive = p_.labels != Labels::none && tile_.row_key(row) == column_keys[n][odd];
-                            inside = tile_.has_row(row) && tile_.has_column(tile_.column(n, odd));
-                        }
-                        LogitGradient found = loss.of(rows[half], column, dot, positive);
-                        if (!inside) found = {0.0f, 0.0f};
+                        const uint32_t mark = 1u << (4 * n + 2 * half + odd);
+                        LogitGradient found =
+                            loss.of(rows[half], column, dot, kCareful && (marks.positive[m] & mark) != 0);
+                        if (kCareful && (marks.outside[m] & mark) != 0) found = {0.0f, 0.0f};
                         sums[half][kDot] += found.gradient * dot;
                         sums[half][kGradient] += found.gradient;
                         sums[half][kLoss] += found.loss;
