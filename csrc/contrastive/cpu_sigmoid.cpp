@@ -38,7 +38,8 @@ RowSums sigmoid_row(float* z, int64_t columns, float bias, bool want_loss) {
 
 template <class T>
 void run(const SigmoidProblem& p) {
-    const bool gradients = p.image.grad != nullptr;
+    const bool gradients = p.wants_gradients();
+    const float bias = bias_of(p);
     if (p.row_loss != nullptr)
         for (int64_t i = 0; i < p.image.count; ++i) p.row_loss[i] = 0.0;
     if (p.grad_bias != nullptr && p.image.count > 0) fill_zero(p.grad_bias, p.image.count);
@@ -49,11 +50,11 @@ void run(const SigmoidProblem& p) {
             for_each_positive(p, s, [&](int64_t r, int64_t j) {
                 const int64_t row = s.first_row + r;
                 if (p.row_loss != nullptr) p.row_loss[row] -= s.row(r)[j];
-                if (gradients) p.scale_dot[row] -= weight_of(row) * (s.row(r)[j] - p.bias);
+                if (gradients) p.scale_dot[row] -= weight_of(row) * (s.row(r)[j] - bias);
             });
             for (int64_t r = 0; r < s.rows; ++r) {
                 const int64_t row = s.first_row + r;
-                const RowSums sums = sigmoid_row(s.row(r), s.columns, p.bias, p.row_loss != nullptr);
+                const RowSums sums = sigmoid_row(s.row(r), s.columns, bias, p.row_loss != nullptr);
                 if (p.row_loss != nullptr) p.row_loss[row] += sums.loss;
                 if (gradients) p.scale_dot[row] += weight_of(row) * sums.dot;
             }

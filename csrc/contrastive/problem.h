@@ -1,9 +1,11 @@
-// The contract of the contrastive losses: everything a backend needs to know, as plain data.
+// The contract of the contrastive losses: everything a backend needs to know, as plain data. Also part of the parameter
+// of the CUDA kernels.
 #pragma once
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "core/isa.h"
+#include "core/inline.h"
+#include "core/per_isa.h"
 
 namespace vlmk {
 
@@ -26,14 +28,23 @@ struct ContrastiveProblem {
     DType dtype = DType::f32;
     int64_t dim = 0;
     Features image, text;
-    float scale = 1.0f, bias = 0.0f;
+    const float* scale = nullptr;  // one number each, in the memory of the features: nobody waits for a GPU's
+    const float* bias = nullptr;   // null for 0
     Labels labels = Labels::diagonal;
     int64_t label_offset = 0;
     int threads = 1;
 
+    // CUDA: room for what a plan asks for, and rows and columns of a chunk of the matrix (0: gpu_tiles.h says how
+    // many).
+    float* workspace = nullptr;
+    int64_t chunk_side = 0;
+
     // Backward, (image.count): the row's share of the scale's gradient, sum_j G_ij (z_ij - bias) / scale with G = d
     // loss / d z before it is rounded for the products; at scale 0, where z says nothing, <row, sum_j G_ij other_j>.
     float* scale_dot = nullptr;
+
+    // A side without rows has none to point to.
+    VLMK_HOST_DEVICE VLMK_INLINE bool wants_gradients() const { return image.grad != nullptr || text.grad != nullptr; }
 };
 
 // Statistics of one direction, of `count` rows (columns): logsumexp, mean of z over the positives, mean of z over all,

@@ -29,17 +29,19 @@ struct Strip {
     int64_t padded() const { return blocks_of(columns, kLanes) * kLanes; }
 };
 
+inline float bias_of(const ContrastiveProblem& p) { return p.bias == nullptr ? 0.0f : *p.bias; }
 inline float factor_of(const Features& f, int64_t i) { return f.factor == nullptr ? 1.0f : f.factor[i]; }
 
 // z = scale * x_factor * y_factor * dot + bias in place; the padding becomes -inf.
 inline void finish_logits(const ContrastiveProblem& p, const Strip& s) {
+    const float scale = *p.scale, bias = bias_of(p);
     for (int64_t r = 0; r < s.rows; ++r) {
         float* z = s.row(r);
-        const float factor = p.scale * factor_of(p.image, s.first_row + r);
+        const float factor = scale * factor_of(p.image, s.first_row + r);
         if (p.text.factor == nullptr)
-            for (int64_t j = 0; j < s.padded(); j += kLanes) store(z + j, load(z + j) * splat(factor) + splat(p.bias));
+            for (int64_t j = 0; j < s.padded(); j += kLanes) store(z + j, load(z + j) * splat(factor) + splat(bias));
         else
-            for (int64_t j = 0; j < s.columns; ++j) z[j] = z[j] * (factor * p.text.factor[s.first_column + j]) + p.bias;
+            for (int64_t j = 0; j < s.columns; ++j) z[j] = z[j] * (factor * p.text.factor[s.first_column + j]) + bias;
         for (int64_t j = s.columns; j < s.padded(); ++j) z[j] = -kInfinity;
     }
 }
@@ -89,19 +91,20 @@ class GradientSum {
 // - f_i^2 u_i <u_i, h_i>).
 template <class T>
 void finish_gradient(const ContrastiveProblem& p, const Features& side, const GradientSum<T>& sum) {
+    const float scale = *p.scale;
     parallel_for(blocks_of(side.count, kStrip), p.threads, [&](int64_t block) {
         const int64_t first = block * kStrip, last = first + block_length(side.count, kStrip, block);
         for (int64_t i = first; i < last; ++i) {
             const T* u = static_cast<const T*>(side.data) + i * side.row_stride;
             T* to = static_cast<T*>(side.grad) + i * p.dim;
             float* h = sum.row(i);
-            const bool dot_for_scale = p.scale == 0.0f && &side == &p.image;
+            const bool dot_for_scale = scale == 0.0f && &side == &p.image;
             float along = side.factor != nullptr || dot_for_scale ? dot(u, h, p.dim) : 0.0f;
-            if (&side == &p.image) p.scale_dot[i] = dot_for_scale ? along : p.scale_dot[i] / p.scale;
+            if (&side == &p.image) p.scale_dot[i] = dot_for_scale ? along : p.scale_dot[i] / scale;
             along *= side.factor == nullptr ? 0.0f : side.factor[i] * side.factor[i];
             for (int64_t d = 0; d < p.dim; d += kLanes) {
                 const Vec across = load_partial(h + d, p.dim - d) - splat(along) * load_partial(u + d, p.dim - d);
-                store_partial(to + d, splat(p.scale) * across, p.dim - d);
+                store_partial(to + d, splat(scale) * across, p.dim - d);
             }
         }
     });

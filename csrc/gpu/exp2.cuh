@@ -22,4 +22,26 @@ VLMK_DEVICE float log2(float x) {
     return y;
 }
 
+// 1 / x, relative error 2^-23.
+VLMK_DEVICE float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// log(1 + x) for x in [0, 1], relative error 2^-22 down to the smallest x: x times a polynomial.
+VLMK_DEVICE float log1p_up_to_1(float x) {
+    float p = -0.0032440091f;
+    p = p * x + 0.0198513903f;
+    p = p * x - 0.0569593981f;
+    p = p * x + 0.10603641f;
+    p = p * x - 0.153055847f;
+    p = p * x + 0.196759358f;
+    p = p * x - 0.249541327f;
+    p = p * x + 0.333299637f;
+    p = p * x - 0.499999017f;
+    p = p * x + 1.0f;
+    return p * x;
+}
+
 }  // namespace vlmk::gpu

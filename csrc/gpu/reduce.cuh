@@ -19,4 +19,20 @@ VLMK_DEVICE float reduce_max(float value) {
     return value;
 }
 
+// The same over the lanes whose numbers are equal modulo kApart.
+template <int kApart>
+VLMK_DEVICE float reduce_add_apart(float value) {
+#pragma unroll
+    for (int step = kWarpLanes / 2; step >= kApart; step /= 2) value += __shfl_xor_sync(kWholeWarp, value, step);
+    return value;
+}
+
+template <int kApart>
+VLMK_DEVICE float reduce_max_apart(float value) {
+#pragma unroll
+    for (int step = kWarpLanes / 2; step >= kApart; step /= 2)
+        value = fmaxf(value, __shfl_xor_sync(kWholeWarp, value, step));
+    return value;
+}
+
 }  // namespace vlmk::gpu

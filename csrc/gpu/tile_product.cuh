@@ -99,6 +99,29 @@ VLMK_DEVICE void add_steps(TileSum<kRowBlocks, kColumnBlocks>& sum, TileSum<kRow
     add_all(sum, large);
 }
 
+// sum += A B of fp32 for 32 of the depth; left(row, depth) and right(depth, column) give the fragments.
+template <int kRowBlocks, int kColumnBlocks, class Left, class Right>
+VLMK_DEVICE void add_split_product(TileSum<kRowBlocks, kColumnBlocks>& sum, const Left& left, const Right& right) {
+    TileSum<kRowBlocks, kColumnBlocks> large, small;
+#pragma unroll
+    for (int k = 0; k < 32; k += 8) {
+        SplitLeft a[kRowBlocks];
+#pragma unroll
+        for (int m = 0; m < kRowBlocks; ++m) a[m] = split(left(16 * m, k));
+#pragma unroll
+        for (int n = 0; n < kColumnBlocks; ++n) {
+            const SplitRight b = split(right(k, 8 * n));
+#pragma unroll
+            for (int m = 0; m < kRowBlocks; ++m) {
+                mma_large(large[m][n], a[m], b);
+                mma_small(small[m][n], a[m], b);
+            }
+        }
+    }
+    add_all(sum, large);
+    add_all(sum, small);
+}
+
 // sum += X Y^T over the columns of both, from the rows where the views are.
 template <int kRowBlocks, int kColumnBlocks, class X, class Y>
 VLMK_DEVICE void add_product_transposed(TileSum<kRowBlocks, kColumnBlocks>& sum, const TileView<X>& x,
@@ -158,7 +181,7 @@ VLMK_DEVICE void add_product(TileSum<kRowBlocks, kColumnBlocks>& sum,
                              const LeftRows<typename Y::Element, kRowBlocks, kDepthBlocks>& left, const TileView<Y>& y,
                              int used = Y::kColumns) {
     using T = typename Y::Element;
-    static_assert(8 * kColumnBlocks == Y::kColumns, "the sum has the columns of Y");
+    static_assert(8 * kColumnBlocks <= Y::kColumns, "the sum has columns of Y");
     if constexpr (sizeof(T) == 4) {
 #pragma unroll
         for (int n = 0; n < kColumnBlocks; ++n) {

@@ -4,6 +4,7 @@
 #pragma once
 #include "gpu/fragments.cuh"
 #include "gpu/ldmatrix.cuh"
+#include "gpu/shared_access.cuh"
 #include "gpu/shared_tile.cuh"
 
 namespace vlmk::gpu {
@@ -95,6 +96,34 @@ struct AcrossView {
         LeftFragment<T, 16> a;
         load_matrices<true>(a.r, at + Tile::offset(row, column));
         return a;
+    }
+};
+
+// A tile of fp32, depth by rows or columns, as one lane reads it word by word: what ldmatrix would transpose of 16-bit
+// numbers. Of rows in WordPitch without bank conflicts.
+template <class Tile_>
+struct WordView {
+    using Tile = Tile_;
+    uint32_t at;
+
+    VLMK_DEVICE WordView(const Tile& tile, int row, int column)
+        : at(tile.address(row + lane_index() % 4, column + lane_index() / 4)) {}
+    VLMK_DEVICE explicit WordView(uint32_t address) : at(address) {}
+
+    VLMK_DEVICE WordView operator+(int bytes) const { return WordView(at + bytes); }
+
+    // 8 of the depth, which are rows of the tile, by 16 rows.
+    VLMK_DEVICE LeftFragment<tf32, 8> left8(int row, int column) const {
+        return {{word(row, column), word(row, column + 8), word(row + 4, column), word(row + 4, column + 8)}};
+    }
+    // 8 of the depth by 8 columns.
+    VLMK_DEVICE RightFragment<tf32, 8> right8(int row, int column) const {
+        return {{word(row, column), word(row + 4, column)}};
+    }
+
+  private:
+    VLMK_DEVICE uint32_t word(int row, int column) const {
+        return load_shared<uint32_t>(at + Tile::offset(row, column));
     }
 };
 

@@ -26,6 +26,13 @@ def _folder() -> Path:
 
 FOLDER = _folder()
 
+_LOSSES = (
+    "contrastive/loss_bfloat16",
+    "contrastive/loss_float16",
+    "contrastive/loss_float32",
+    "contrastive/merge",
+)
+
 #: Operations with CUDA kernels, and the images each one cannot run without.
 OPERATIONS = {
     "attention": (
@@ -38,6 +45,8 @@ OPERATIONS = {
         "attention/backward_float32",
     ),
     "merge_attention": ("merge_attention/merge",),
+    "contrastive": _LOSSES,
+    "sigmoid": _LOSSES,
 }
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.

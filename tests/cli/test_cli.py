@@ -95,7 +95,8 @@ def test_verify_on_the_emulator(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "0 failures" in out
     assert "merge_attention     bfloat16" in out
-    assert "contrastive_loss    not checked: there is no CUDA kernel for contrastive yet" in out
+    assert "contrastive_loss    bfloat16" in out
+    assert "sigmoid_loss        float32" in out
 
 
 @needs_emulator

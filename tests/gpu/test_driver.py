@@ -45,6 +45,25 @@ def test_results_through_the_loader(standin) -> None:
     assert standin.launched == [MERGE]
 
 
+def test_launches_one_after_the_other_on_the_cuda_backend(standin) -> None:
+    """Losses have several, which share a workspace and more than 48 KB of shared memory: the bits are the emulator's."""
+    found = {}
+    for backend in ("cuda", "emulator"):
+        torch.manual_seed(0)
+        x, y = (torch.randn(140, 72).bfloat16().requires_grad_() for _ in range(2))
+        scale = torch.tensor(2.0, requires_grad=True)
+        with backends.use_backend(backend):
+            loss = vk.contrastive_loss(x, y, scale) + vk.sigmoid_loss(x, y, scale, -3.0)
+            found[backend] = [loss, *torch.autograd.grad(loss, (x, y, scale))]
+    assert all(torch.equal(a, b) for a, b in zip(found["cuda"], found["emulator"], strict=True))
+    gradients = ["merge_rows", "products_bfloat16", "finish_bfloat16", "finish_bfloat16"]
+    assert [name.removeprefix("contrastive_") for name in standin.launched] == [
+        *("statistics_bfloat16", "merge_statistics"),
+        *("sigmoid_bfloat16", *gradients),
+        *("info_nce_bfloat16", *gradients),
+    ]
+
+
 def test_operator_on_the_cuda_backend(standin) -> None:
     """From the public function down; gradients too. CPU tensors, because this GPU says that it reaches them."""
     outputs, lses = inputs(torch.float32, 40)

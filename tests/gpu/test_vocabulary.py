@@ -228,3 +228,55 @@ def test_vector_accesses(run, dtype: torch.dtype) -> None:
     run(f"vectors_{name}", x, wide, narrow)
     assert torch.equal(wide, 2 * x)
     assert torch.equal(narrow, 2 * x[:32])
+
+
+def test_reductions_of_lanes_apart(run) -> None:
+    values, out = torch.randn(32), torch.zeros(3, 32)
+    run("reductions_apart", values, out)
+    for row, (apart, reduce) in enumerate([(4, torch.sum), (8, torch.sum), (4, torch.amax)]):
+        groups = out[row].view(-1, apart)
+        assert (groups == groups[:1]).all(), "every lane of a group has the same bits"
+        torch.testing.assert_close(groups[0], reduce(values.view(-1, apart), 0), rtol=1e-6, atol=1e-6)
+
+
+def test_reciprocals_and_logarithms_near_1(run) -> None:
+    x = torch.cat([torch.linspace(0, 1, 4001), torch.logspace(-37, 0, 1000)])
+    inverse, log1p = torch.zeros_like(x), torch.zeros_like(x)
+    run("reciprocals", x, inverse, log1p, x.numel(), grid=(x.numel() + 127) // 128, block=128)
+    torch.testing.assert_close(inverse[1:], 1 / x[1:], rtol=2**-22, atol=0)
+    torch.testing.assert_close(log1p, torch.log1p(x.double()).float(), rtol=2**-22, atol=0)
+
+
+def test_products_of_fp32_word_by_word(run) -> None:
+    """Without bank conflicts, and nearly as exact as fp32."""
+    a, b, d = torch.randn(32, 16), torch.randn(32, 16), torch.zeros(16, 16)
+    run("split_words", a, b, d)
+    exact = a.double().mT @ b.double()
+    assert (d - exact).abs().max() < 2**-20 * (a.abs().mT @ b.abs()).max()
+
+
+def test_fp32_that_is_not_a_number_stays_one(run) -> None:
+    a, b, d = torch.randn(32, 16), torch.randn(32, 16), torch.zeros(16, 16)
+    for bits in (0x7FC00000, 0x7FFFFFFF, -1, -(1 << 22)):
+        a[5, 3] = torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+        run("split_words", a, b, d)
+        assert d[3].isnan().all()
+        assert not d[:3].isnan().any()
+
+
+@pytest.mark.parametrize("access", [16, 4, 2])
+@pytest.mark.parametrize(("row", "byte"), [(0, 0), (3, 16), (70, 96)])
+def test_windows(run, access: int, row: int, byte: int) -> None:
+    """Of 90 rows of 55 elements; windows reach past both ends."""
+    stride = {16: 64, 4: 58, 2: 57}[access]
+    memory = torch.full((90, stride), -7, dtype=torch.int16)
+    memory[:, :55] = torch.arange(90 * 55, dtype=torch.int16).view(90, 55)
+    out = torch.zeros(48, 32, dtype=torch.int16)
+    run("windows", memory, 90, 110, 2 * stride, access, row, byte, 0, out, shared_bytes=2 * 16 * 80)
+    padded = torch.zeros(200, 200, dtype=torch.int16)
+    padded[:90, :55] = memory[:, :55]
+    expected = padded[row : row + 48, byte // 2 : byte // 2 + 32]
+    assert torch.equal(out, expected)
+    if access == 16 and row + 48 <= 90 and byte + 64 <= 110:
+        run("windows", memory, 90, 110, 2 * stride, access, row, byte, 1, out, shared_bytes=2 * 16 * 80)
+        assert torch.equal(out, expected)

@@ -136,7 +136,8 @@ void check_contrastive() {
     p.image.data = image.data(), p.text.data = text.data();
     p.image.count = p.text.count = count;
     p.image.row_stride = p.text.row_stride = dim;
-    p.scale = 0.7f;
+    const float scale = 0.7f;
+    p.scale = &scale;
     p.rows = {statistics[0].data(), statistics[1].data(), statistics[2].data(), statistics[3].data()};
     p.columns = {statistics[4].data(), statistics[5].data(), statistics[6].data(), statistics[7].data()};
     baseline::info_nce_forward(p);
@@ -146,7 +147,7 @@ void check_contrastive() {
         for (int64_t j = 0; j < count; ++j) {
             double dot = 0;
             for (int64_t c = 0; c < dim; ++c) dot += double(image[i * dim + c]) * text[j * dim + c];
-            total += std::exp(dot * p.scale);
+            total += std::exp(dot * scale);
         }
         worst = std::fmax(worst, std::fabs(std::log(total) - statistics[0][i]));
     }

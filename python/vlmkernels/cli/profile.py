@@ -57,6 +57,40 @@ def _attention(options: argparse.Namespace, dtype: Any, gradients: bool) -> tupl
     return vlmkernels.attention(*inputs, causal=causal, return_lse=True)  # type: ignore[no-any-return]
 
 
+def _features(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Both sides, and a scale at which logits are a few units apart."""
+    import torch
+
+    image, text = (
+        torch.randn(rows, options.width).to(dtype).requires_grad_(gradients)
+        for rows in (options.images, options.texts or options.images)
+    )
+    return image, text, torch.tensor(2 / options.width**0.5, requires_grad=gradients)
+
+
+def _contrastive_loss(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, ...]:
+    import vlmkernels
+
+    return (vlmkernels.contrastive_loss(*_features(options, dtype, gradients), normalize=bool(options.normalize)),)
+
+
+def _sigmoid_loss(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, ...]:
+    import torch
+
+    import vlmkernels
+
+    bias = torch.tensor(-10.0, requires_grad=gradients)
+    inputs = *_features(options, dtype, gradients), bias
+    return (vlmkernels.sigmoid_loss(*inputs, normalize=bool(options.normalize)),)
+
+
+_LOSS_OPTIONS = (
+    Option("images", 512, "rows"),
+    Option("texts", 0, "columns; 0: as many"),
+    Option("width", 512, "of the features"),
+    Option("normalize", 0, "1: by the kernels"),
+)
+
 OPERATORS = {
     "attention": Operator(
         "attention",
@@ -82,6 +116,8 @@ OPERATORS = {
         ),
         _merge_attention,
     ),
+    "contrastive_loss": Operator("contrastive", _LOSS_OPTIONS, _contrastive_loss),
+    "sigmoid_loss": Operator("sigmoid", _LOSS_OPTIONS, _sigmoid_loss),
 }
 
 

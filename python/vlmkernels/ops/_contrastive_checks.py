@@ -71,7 +71,7 @@ def number(name: str, value: Any, image: Tensor) -> Tensor:
         raise TypeError(f"{name} is {type(value).__name__}; give a number or a tensor of one element")
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}; give a finite number (the linear multiplier, not its logarithm)")
-    return torch.tensor(float(value), dtype=dtype, device=image.device)
+    return torch.full((), float(value), dtype=dtype, device=image.device)  # a copy from the CPU would wait for the GPU
 
 
 def labels(given: Any, label_offset: Any, image: Tensor, text: Tensor) -> tuple[int, Tensor | None, Tensor | None, int]:

@@ -18,10 +18,14 @@ from torch import Tensor
 from vlmkernels import backends
 from vlmkernels.ops import _contrastive_checks as checks
 from vlmkernels.ops._contrastive_checks import LABEL_NAMES, Labels
-from vlmkernels.ops._framework import define, eager, loop_over_batch, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import define, eager, loop_over_batch, needs_grad, refuse_double_backward, workspace
 from vlmkernels.reference import contrastive as reference
 
 __all__ = ["ContrastiveGrads", "contrastive_logsumexp", "contrastive_loss", "contrastive_loss_and_grads"]
+
+
+#: Rows and columns of the part of z that CUDA kernels have gradients of at a time; 0: as many as csrc/contrastive/gpu_tiles.h says.
+CHUNK_SIDE = 0
 
 
 class ContrastiveGrads(NamedTuple):
@@ -190,13 +194,15 @@ def _run_forward(
     offset: int,
     normalize: bool,
 ) -> tuple[Tensor, Tensor]:
-    if backends.choose("contrastive", image.device.type, image.dtype) == "reference":
+    backend = backends.choose("contrastive", image.device.type, image.dtype)
+    if backend == "reference":
         z = reference.logits(image, text, scale, normalize=normalize)
         return reference.contrastive_statistics(z, positive_like(image, text, image_group, text_group, kind, offset))
     rows, columns = _fake_forward(image, text)
     image, text = inner_contiguous(image), inner_contiguous(text)
     backends.native.contrastive_forward(  # type: ignore[union-attr]
-        image, text, *factors(image, text, normalize), image_group, text_group, float(scale), kind, offset, rows, columns, torch.get_num_threads()
+        image, text, *factors(image, text, normalize), image_group, text_group, scale, kind, offset, rows, columns,
+        *backends.execution(backend, image), CHUNK_SIDE, workspace(image),
     )  # fmt: skip
     return rows, columns
 
@@ -215,7 +221,8 @@ def _run_backward(
     offset: int,
     normalize: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    if backends.choose("contrastive", image.device.type, image.dtype) == "reference":
+    backend = backends.choose("contrastive", image.device.type, image.dtype)
+    if backend == "reference":
         positive = positive_like(image, text, image_group, text_group, kind, offset)
         grads = reference.contrastive_backward(
             grad_rows, grad_columns, rows, columns, image, text, scale, positive, normalize
@@ -225,9 +232,9 @@ def _run_backward(
     scale_dot = image.new_empty(image.shape[0], dtype=torch.float32)
     image, text = inner_contiguous(image), inner_contiguous(text)
     backends.native.contrastive_backward(  # type: ignore[union-attr]
-        image, text, *factors(image, text, normalize), image_group, text_group, float(scale), kind, offset,
+        image, text, *factors(image, text, normalize), image_group, text_group, scale, kind, offset,
         rows.contiguous(), columns.contiguous(), grad_rows[:3].contiguous(), grad_columns[:3].contiguous(), grad_image, grad_text, scale_dot,
-        torch.get_num_threads(),
+        *backends.execution(backend, image), CHUNK_SIDE, workspace(image),
     )  # fmt: skip
     return grad_image, grad_text, grad_scale.copy_(scale_dot.sum(dtype=torch.float64))
 

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vlmkernels import backends
 from vlmkernels.ops import _contrastive_checks as checks
+from vlmkernels.ops import contrastive
 from vlmkernels.ops._contrastive_checks import Labels
-from vlmkernels.ops._framework import define, eager, loop_over_batch, needs_grad, refuse_double_backward
+from vlmkernels.ops._framework import define, eager, loop_over_batch, needs_grad, refuse_double_backward, workspace
 from vlmkernels.ops.contrastive import factors, inner_contiguous, positive_like
 from vlmkernels.reference import contrastive as reference
 
@@ -186,12 +187,13 @@ def _native(
 ) -> None:
     """One walk: the losses of the rows, the gradients with the given weights of the rows, or both."""
     image, text = inner_contiguous(image), inner_contiguous(text)
+    backend = backends.choose("sigmoid", image.device.type, image.dtype)
     outputs: tuple[Tensor | None, ...] = (None,) * 4
     if grads is not None:
         outputs = (*grads[:2], *(image.new_empty(image.shape[0], dtype=torch.float32) for _ in range(2)))
     backends.native.sigmoid_forward(  # type: ignore[union-attr]
-        image, text, *factors(image, text, normalize), image_group, text_group, float(scale), float(bias), kind, offset, losses, weights, *outputs,
-        torch.get_num_threads(),
+        image, text, *factors(image, text, normalize), image_group, text_group, scale, bias, kind, offset, losses, weights, *outputs,
+        *backends.execution(backend, image), contrastive.CHUNK_SIDE, workspace(image),
     )  # fmt: skip
     if grads is not None:
         scale_dot, bias_dot = outputs[2:]

@@ -17,7 +17,7 @@ from vlmkernels.ops.merge import merge_attention
 from vlmkernels.ops.patch_embed import patch_embed, patch_embed_packed
 from vlmkernels.ops.sigmoid import sigmoid_loss
 
-__all__ = ["Case", "cases"]
+__all__ = ["Case", "cases", "loss_cases"]
 
 Inputs = dict[str, Any]
 
@@ -455,8 +455,8 @@ def _patch_cases(quick: bool) -> Iterator[Case]:
 _LOSSES: list[tuple[str, tuple[int, int, int], Inputs]] = [  # name, (M, N, D), options
     ("square", (45, 45, 64), {}),
     ("normalised", (70, 70, 33), {"normalize": True}),
-    ("rectangular", (20, 53, 48), {"label_offset": 9}),
-    ("groups", (64, 64, 40), {"labels": 8}),
+    ("rectangular", (20, 53, 48), {"label_offset": 9, "symmetric": False}),
+    ("groups", (64, 64, 40), {"labels": 8, "label_smoothing": 0.1}),
     ("one pair", (1, 1, 7), {}),
     ("several tiles", (1100, 1030, 24), {"labels": 300, "normalize": True}),
 ]  # fmt: skip
@@ -521,17 +521,24 @@ def _sigmoid_peer(
     return (-F.logsigmoid(torch.where(positive, z, -z)).sum() / z.shape[0],)
 
 
-def _loss_cases(quick: bool) -> Iterator[Case]:
-    for name, sizes, given in _LOSSES[:: 3 if quick else 1]:
-        options = dict(given)
-        groups = int(options.pop("labels", 0))
-        normalize = bool(options.get("normalize", False))
-        extra = {"label_smoothing": 0.1} if name == "groups" else {"symmetric": False} if name == "rectangular" else {}
-        yield Case(
+def loss_cases(name: str, sizes: tuple[int, int, int], given: Inputs) -> tuple[Case, Case]:
+    """Both losses of (M, N, D) features; `given` are options of the calls, labels the number of groups."""
+    options = dict(given)
+    groups = int(options.pop("labels", 0))
+    normalize = bool(options.get("normalize", False))
+    shared = {key: value for key, value in options.items() if key not in ("label_smoothing", "symmetric")}
+    return (
+        Case(
             "contrastive_loss", name, _loss_inputs(sizes, groups, False, normalize), lambda **kw: (contrastive_loss(**kw),), _info_nce_peer,
-            ("image", "text"), ("image", "text", "logit_scale"), ("loss",), {**options, **extra},
-        )  # fmt: skip
-        yield Case(
+            ("image", "text"), ("image", "text", "logit_scale"), ("loss",), options,
+        ),
+        Case(
             "sigmoid_loss", name, _loss_inputs(sizes, groups, True, normalize), lambda **kw: (sigmoid_loss(**kw),), _sigmoid_peer,
-            ("image", "text"), ("image", "text", "logit_scale", "logit_bias"), ("loss",), options,
-        )  # fmt: skip
+            ("image", "text"), ("image", "text", "logit_scale", "logit_bias"), ("loss",), shared,
+        ),
+    )  # fmt: skip
+
+
+def _loss_cases(quick: bool) -> Iterator[Case]:
+    for row in _LOSSES[:: 3 if quick else 1]:
+        yield from loss_cases(*row)

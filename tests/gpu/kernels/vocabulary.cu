@@ -13,6 +13,7 @@
 #include "gpu/tile_product.cuh"
 #include "gpu/tile_view.cuh"
 #include "gpu/vector.cuh"
+#include "gpu/window_copy.cuh"
 
 using namespace vlmk;
 using namespace vlmk::gpu;
@@ -387,3 +388,59 @@ VLMK_DEVICE void vectors(const T* from, T* wide, T* narrow) {
 extern "C" __global__ void vectors_f32(const float* f, float* w, float* n) { vectors(f, w, n); }
 extern "C" __global__ void vectors_f16(const f16* f, f16* w, f16* n) { vectors(f, w, n); }
 extern "C" __global__ void vectors_bf16(const bf16* f, bf16* w, bf16* n) { vectors(f, w, n); }
+
+extern "C" __global__ void reductions_apart(const float* from, float* out) {
+    const float value = from[threadIdx.x];
+    const float found[] = {reduce_add_apart<4>(value), reduce_add_apart<8>(value), reduce_max_apart<4>(value)};
+    for (int i = 0; i < 3; ++i) out[i * 32 + threadIdx.x] = found[i];
+}
+
+extern "C" __global__ void reciprocals(const float* from, float* inverse, float* log1p, int count) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    inverse[i] = reciprocal(from[i]);
+    log1p[i] = log1p_up_to_1(from[i]);
+}
+
+// D (16 x 16) = A B of fp32 with a depth of 32, both read word by word: A is depth by rows, B depth by columns.
+extern "C" __global__ void split_words(const float* a, const float* b, float* d) {
+    using Tile = SharedTile<float, 32, 16, WordPitch>;
+    __shared__ __align__(16) char memory[2 * Tile::kBytes];
+    const Tile left(shared_address(memory)), right(shared_address(memory) + Tile::kBytes);
+    fill(left, a);
+    fill(right, b);
+    const WordView<Tile> rows(left, 0, 0), columns(right, 0, 0);
+    TileSum<1, 2> sum;
+    add_split_product(
+        sum, [&](int row, int k) { return rows.left8(k, row); },
+        [&](int k, int column) { return columns.right8(k, column); });
+    for (int n = 0; n < 2; ++n) write(d, 16, 0, 8 * n, sum[0][n]);
+}
+
+// Three windows below each other, of 16 rows and 64 bytes, from (row, byte) on; `inside` as a stream.
+extern "C" __global__ void windows(const char* data, int rows, int row_bytes, int stride, int access, int row, int byte,
+                                   int inside, uint16_t* out) {
+    using Tile = SharedTile<uint16_t, 16, 32>;
+    extern __shared__ __align__(16) char memory[];
+    const Matrix matrix{data, rows, row_bytes, stride, access};
+    WindowStream<Tile, 32> stream(matrix, inside ? row : 0, inside ? byte : 0);
+    int number = 0;
+    in_two_stages<Tile::kBytes>(
+        shared_address(memory), 3,
+        [&](uint32_t stage) {
+            if (inside)
+                stream.start(stage);
+            else
+                WindowCopy<Tile, 32>::start(Tile(stage), matrix, row, byte);
+            stream.advance_rows(16);
+            row += 16;
+        },
+        [&](uint32_t stage) {
+            for (int r = 0; r < 16; ++r) {
+                uint16_t value;
+                asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(Tile(stage).address(r, threadIdx.x)));
+                out[(number * 16 + r) * 32 + threadIdx.x] = value;
+            }
+            ++number;
+        });
+}

@@ -1,0 +1,3 @@
+#include "contrastive/loss_kernels.cuh"
+
+VLMK_LOSS_KERNELS(vlmk::bf16, bfloat16)

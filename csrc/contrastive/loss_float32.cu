@@ -1,0 +1,3 @@
+#include "contrastive/loss_kernels.cuh"
+
+VLMK_LOSS_KERNELS(float, float32)
