@@ -35,6 +35,11 @@ OPERATIONS = {
         "attention/backward_float32",
     ),
     "merge_attention": ("merge_attention/merge",),
+    "patch_embed": tuple(
+        f"patch_embed/{direction}_{dtype}"
+        for direction in ("forward", "backward")
+        for dtype in ("bfloat16", "float16", "float32")
+    ),
 }
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.
