@@ -4,7 +4,7 @@
 
 namespace vlmk::gpu {
 
-// Exact for quotients x / d with x d < 2^30: one multiplication each.
+// Exact where x d < 2^30.
 class Divisor {
   public:
     VLMK_DEVICE explicit Divisor(int d) : d_(d), factor_((0x80000000u - 1) / static_cast<uint32_t>(d) + 1) {}

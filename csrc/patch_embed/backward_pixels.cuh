@@ -24,8 +24,7 @@ class PatchPixelGradient {
           p_(launch.problem),
           span_(launch.tiling.span(static_cast<int>(blockIdx.x) % launch.column_blocks)),
           first_(static_cast<int>(blockIdx.x) / launch.column_blocks * launch.block_rows),
-          infos_(reinterpret_cast<PatchRow*>(shared() + kTileBytes)),
-          norms_(reinterpret_cast<PatchNorm*>(infos_ + kPatchRows)) {}
+          tables_(*reinterpret_cast<PatchTables*>(shared() + kTileBytes)) {}
 
     VLMK_DEVICE void run() const {
         const int rows = launch_.block_rows;
@@ -38,8 +37,10 @@ class PatchPixelGradient {
         const TileView<Grads> left(grads, Shape::warp_row());
         const TileView<Weights> right(weights, 0, Shape::warp_column());
         const int columns = launch_.tiling.rounded_columns(span_);
-        find_patches(p_, first_, rows, sizeof(T), infos_);
-        find_norms(p_, norms_);
+        find_patches(p_, first_, rows, sizeof(T), 0, tables_);
+        find_norms(p_, tables_);
+        __syncthreads();
+        find_runs(launch_, span_, sizeof(T), 0, tables_);
         clear_columns(weights, kStep, launch_.tiling.columns(span_), columns);
 
         typename Shape::Sum sum;
@@ -47,7 +48,7 @@ class PatchPixelGradient {
         for (int e = 0; e < static_cast<int>(p_.embed); e += kStep) {
             __syncthreads();  // the tiles before have been read
             weight.load(span_, e);
-            gradients.load(rows, live, e, infos_);
+            gradients.load(rows, live, e, tables_.tokens);
             commit_copies();
             wait_copies<0>();
             __syncthreads();
@@ -72,22 +73,27 @@ class PatchPixelGradient {
     // In the order of memory.
     template <int kVector, int kChannels>
     VLMK_DEVICE void write(const Staged& staged, int live) const {
-        const PixelWalk<kVector, sizeof(T)> walk(launch_.tiling, span_, launch_.block_rows, infos_);
-        const int warps = static_cast<int>(blockDim.x) / kWarpLanes, norm_step = norms_differ(p_) ? 1 : 0;
-        const int inside = kChannels == 0 ? launch_.tiling.channels : kChannels;
+        const PatchTiling& t = launch_.tiling;
+        const PixelWalk<kVector> walk(t, span_, launch_.block_rows);
+        const int norm_step = norms_differ(p_) ? 1 : 0, inside = kChannels == 0 ? t.channels : kChannels;
 #pragma unroll 1
-        for (int turn = static_cast<int>(threadIdx.x) / kWarpLanes; turn < walk.turns(); turn += warps) {
+        for (int turn = walk.first_turn(); turn < walk.turns(); turn += walk.turn_step()) {
             const PixelPlace at = walk.place(turn);
             if (at.row >= live) continue;
-            float values[kVector];
+            char* to = static_cast<char*>(p_.grad_pixels) + tables_.pixels[at.row] + walk.along(t, at, sizeof(T));
+#pragma unroll 1
+            for (int run = walk.first_run(); run < span_.runs; run += walk.run_step()) {
+                const PatchRun info = tables_.runs[0][run];
+                float values[kVector];
 #pragma unroll
-            for (int i = 0; i < kVector; ++i) {
-                const int along = (at.number + i) / inside, within = at.number + i - along * inside;
-                float value[1];
-                staged.load(at.row, within * span_.positions() + walk.position(at.run, along), value);
-                values[i] = value[0] * norms_[(kChannels == 1 ? at.channel : within) * norm_step].scale;
+                for (int i = 0; i < kVector; ++i) {
+                    const int along = (at.number + i) / inside, within = at.number + i - along * inside;
+                    float value[1];
+                    staged.load(at.row, within * span_.positions() + run * span_.length + along, value);
+                    values[i] = value[0] * (kChannels == 1 ? info.norm : tables_.norms[within * norm_step]).scale;
+                }
+                Packed<T, kVector>::from_floats(values).store(to + info.bytes);
             }
-            Packed<T, kVector>::from_floats(values).store(static_cast<char*>(p_.grad_pixels) + at.bytes);
         }
     }
 
@@ -95,8 +101,7 @@ class PatchPixelGradient {
     const PatchEmbedProblem& p_;
     const TileSpan span_;
     const int first_;
-    PatchRow* const infos_;
-    PatchNorm* const norms_;
+    PatchTables& tables_;
 };
 
 }  // namespace vlmk::gpu

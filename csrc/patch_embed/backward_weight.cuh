@@ -28,12 +28,11 @@ class PatchWeightGradient {
           part_(static_cast<int>(blockIdx.x) / launch.column_blocks / launch.row_blocks) {}
 
     VLMK_DEVICE void run() const {
-        PatchRow* const infos = reinterpret_cast<PatchRow*>(shared() + kTileBytes);  // two times kPatchDepth
-        PatchNorm* const norms = reinterpret_cast<PatchNorm*>(infos + kPatchRows);
+        PatchTables& tables = *reinterpret_cast<PatchTables*>(shared() + kTileBytes);
         const uint32_t base = shared_address(shared());
         const Patches patches(base);
         const Grads grads(base + Patches::kBytes);
-        const PixelTile<Patches, Pixel> pixels(p_, launch_.tiling, patches, norms);
+        const PixelTile<Patches, Pixel> pixels(launch_, patches, tables);
         const GradientTile<Grads> gradients(launch_, grads);
         const TileView<Grads> left(grads, 0, Shape::warp_row());
         const TileView<Patches> right(patches, 0, Shape::warp_column());
@@ -41,23 +40,25 @@ class PatchWeightGradient {
         const int total = static_cast<int>(p_.batch * p_.source.patches());
         const int begin = part_ * launch_.part_patches, end = min(begin + launch_.part_patches, total);
         const int columns = launch_.tiling.rounded_columns(span_);
-        find_norms(p_, norms);
+        find_norms(p_, tables);
+        __syncthreads();
+        find_runs(launch_, span_, sizeof(Pixel), 0, tables);
         clear_columns(patches, kPatchDepth, launch_.tiling.columns(span_), columns);
-        if (begin < end) find_patches(p_, begin, kPatchDepth, sizeof(Pixel), infos);
+        if (begin < end) find_patches(p_, begin, kPatchDepth, sizeof(Pixel), 0, tables);
         typename Shape::Sum sum;
         int half = 0;
 #pragma unroll 1
         for (int first = begin; first < end; first += kPatchDepth) {
             __syncthreads();  // the tiles before have been read, and these patches are known
             const int count = min(kPatchDepth, end - first);
-            gradients.load(kPatchDepth, count, first_row_, infos + half);
+            gradients.load(kPatchDepth, count, first_row_, tables.tokens + half);
+            pixels.load(span_, 0, kPatchDepth, count, half);
             commit_copies();
-            pixels.load(span_, kPatchDepth, count, infos + half);
             wait_copies<0>();
             __syncthreads();
             half = kPatchDepth - half;
             if (first + kPatchDepth < end)
-                find_patches(p_, first + kPatchDepth, kPatchDepth, sizeof(Pixel), infos + half);
+                find_patches(p_, first + kPatchDepth, kPatchDepth, sizeof(Pixel), half, tables);
 #pragma unroll 1
             for (int k = 0; k < kPatchDepth; k += kStep)
                 add_product(sum, load_left_rows_transposed<Shape::kRowBlocks, kStep / 8>(left + Grads::offset(k, 0)),

@@ -21,10 +21,7 @@ class PatchForward {
 
   public:
     VLMK_DEVICE explicit PatchForward(const PatchLaunch& launch)
-        : launch_(launch),
-          p_(launch.problem),
-          infos_(reinterpret_cast<PatchRow*>(shared() + kTileBytes)),
-          norms_(reinterpret_cast<PatchNorm*>(infos_ + kPatchRows)) {}
+        : launch_(launch), p_(launch.problem), tables_(*reinterpret_cast<PatchTables*>(shared() + kTileBytes)) {}
 
     VLMK_DEVICE void run() const {
         const int block = static_cast<int>(blockIdx.x), patch_blocks = launch_.row_blocks * launch_.column_blocks;
@@ -45,11 +42,13 @@ class PatchForward {
         const uint32_t base = shared_address(shared());
         const int total = static_cast<int>(p_.batch * p_.source.patches());
         const int live = min(launch_.block_rows, total - first);
-        find_patches(p_, first, launch_.block_rows, sizeof(Pixel), infos_);
-        find_norms(p_, norms_);
+        find_patches(p_, first, launch_.block_rows, sizeof(Pixel), 0, tables_);
+        find_norms(p_, tables_);
+        __syncthreads();
+        find_runs(launch_, launch_.tiling.span(0), sizeof(Pixel), 0, tables_);
         const Patches patches(base);
         const Weights weights(base + Patches::kBytes);
-        const PixelTile<Patches, Pixel> pixels(p_, launch_.tiling, patches, norms_);
+        const PixelTile<Patches, Pixel> pixels(launch_, patches, tables_);
         const WeightTile<false, Weights> weight(launch_, weights);
         const TileView<Patches> left(patches, Shape::warp_row());
         const TileView<Weights> right(weights, Shape::warp_column());
@@ -60,16 +59,18 @@ class PatchForward {
         for (int tile = 0; tile < tiles; ++tile) {
             const TileSpan span = launch_.tiling.span(tile);
             const int used = launch_.tiling.columns(span), depth = launch_.tiling.rounded_columns(span);
-            __syncthreads();  // the tile before has been read
+            __syncthreads();  // the tile before has been read, and the runs of this one are known
             weight.load(span, column);
-            commit_copies();
             if (used < depth) {
                 clear_columns(patches, launch_.block_rows, used, depth);
                 clear_columns(weights, Shape::kColumns, used, depth);
             }
-            pixels.load(span, launch_.block_rows, live, infos_);
+            pixels.load(span, tile % 2, launch_.block_rows, live);
+            commit_copies();
             wait_copies<0>();
             __syncthreads();
+            if (tile + 1 < tiles)
+                find_runs(launch_, launch_.tiling.span(tile + 1), sizeof(Pixel), (tile + 1) % 2, tables_);
             add_product_transposed(sum, left, right, depth);
         }
         write(sum, live, column);
@@ -90,7 +91,7 @@ class PatchForward {
                 float values[Access::kCount];
                 staged.load(row, at, values);
                 writer.add_bias(values, column + at);
-                writer.write(values, infos_[row].token, infos_[row].position, column + at);
+                writer.write(values, tables_.tokens[row], tables_.positions[row], column + at);
             }
         });
     }
@@ -117,8 +118,7 @@ class PatchForward {
 
     const PatchLaunch& launch_;
     const PatchEmbedProblem& p_;
-    PatchRow* const infos_;
-    PatchNorm* const norms_;
+    PatchTables& tables_;
 };
 
 }  // namespace vlmk::gpu

@@ -1,7 +1,6 @@
 // Rows of contiguous numbers, of the weight and of gradients, into a shared tile.
 #pragma once
 #include "gpu/copy_async.cuh"
-#include "gpu/divisor.cuh"
 #include "gpu/packed.cuh"
 #include "gpu/shared_tile.cuh"
 #include "patch_embed/patch_rows.cuh"
@@ -16,13 +15,12 @@ VLMK_DEVICE int row_of_depth(int depth) {
     return depth - within + (within < 4 ? 2 * within : 2 * within - 7);
 }
 
-// kBytes at once, or zeros. `from` must be an address of the tensor even so.
 template <int kBytes>
-VLMK_DEVICE void copy_numbers(uint32_t to, const char* from, bool valid) {
+VLMK_DEVICE void copy_numbers(uint32_t to, const char* from) {
     if constexpr (kBytes >= 4)
-        copy_async_or_zero<kBytes>(to, from, valid ? kBytes : 0);
+        copy_async<kBytes>(to, from);
     else
-        (valid ? Packed<bf16, 1>::load(from) : Packed<bf16, 1>{}).store_to_shared(to);
+        Packed<bf16, 1>::load(from).store_to_shared(to);
 }
 
 // The columns of the weight that a tile of pixels meets: rows from `first` on, those past the last zero. Where a tile
@@ -49,22 +47,26 @@ class WeightTile {
     }
 
   private:
+    // Neighbouring threads on neighbouring accesses of a row, as many whole rows at once as there are threads for.
     template <int kBytes>
     VLMK_DEVICE void load_as(const TileSpan& span, int first) const {
         constexpr int kNumbers = kBytes / static_cast<int>(sizeof(T));
         const PatchTiling& t = launch_.tiling;
-        const Divisor accesses(t.columns(span) / kNumbers), of_channel(span.positions() / kNumbers);
-        const int begin = t.first_position(span), apart = t.positions - span.positions();  // pieces of two channels
-        const int rows = static_cast<int>(launch_.problem.embed), elements = t.positions * t.channels;
-        for (int i = static_cast<int>(threadIdx.x); i < Tile::kRows * accesses.value();
-             i += static_cast<int>(blockDim.x)) {
-            const int row = accesses(i), access = i - row * accesses.value();
-            const int number = access * kNumbers + begin + of_channel(access) * apart;
-            const bool valid = first + row < rows;
-            copy_numbers<kBytes>(tile_.address(kAsDepth ? row_of_depth<T>(row) : row, access * kNumbers),
-                                 weight_ + (int64_t{valid ? first + row : 0} * elements + number) * int{sizeof(T)},
-                                 valid);
-        }
+        const int accesses = t.columns(span) / kNumbers, step = static_cast<int>(blockDim.x) / accesses;
+        const int start = static_cast<int>(threadIdx.x) / accesses, access = static_cast<int>(threadIdx.x) % accesses;
+        if (start >= step) return;
+        const int channel = access * kNumbers / span.positions(), apart = t.positions - span.positions();
+        const int number = t.first_position(span) + access * kNumbers + channel * apart;
+        const int pitch = t.positions * t.channels * static_cast<int>(sizeof(T));
+        const int rows = min(Tile::kRows, static_cast<int>(launch_.problem.embed) - first);
+        const char* from = weight_ + int64_t{first + start} * pitch + number * static_cast<int>(sizeof(T));
+        const auto to = [&](int row) {
+            return tile_.address(kAsDepth ? row_of_depth<T>(row) : row, access * kNumbers);
+        };
+        int row = start;
+#pragma unroll 4
+        for (; row < rows; row += step, from += step * pitch) copy_numbers<kBytes>(to(row), from);
+        for (; row < Tile::kRows; row += step) Packed<T, kNumbers>{}.store_to_shared(to(row));
     }
 
     const PatchLaunch& launch_;
@@ -81,20 +83,21 @@ class GradientTile {
   public:
     VLMK_DEVICE GradientTile(const PatchLaunch& launch, const Tile& tile) : launch_(launch), tile_(tile) {}
 
-    VLMK_DEVICE void load(int rows, int count, int first, const PatchRow* infos) const {
-        if (launch_.wide_grads) return copy(rows, count, first, infos);
+    // `tokens` of the rows.
+    VLMK_DEVICE void load(int rows, int count, int first, const int* tokens) const {
+        if (launch_.wide_grads) return copy(rows, count, first, tokens);
         switch (launch_.problem.out_dtype) {
             case DType::f32:
-                return convert<float>(rows, count, first, infos);
+                return convert<float>(rows, count, first, tokens);
             case DType::bf16:
-                return convert<bf16>(rows, count, first, infos);
+                return convert<bf16>(rows, count, first, tokens);
             default:
-                return convert<f16>(rows, count, first, infos);
+                return convert<f16>(rows, count, first, tokens);
         }
     }
 
   private:
-    VLMK_DEVICE void copy(int rows, int count, int first, const PatchRow* infos) const {
+    VLMK_DEVICE void copy(int rows, int count, int first, const int* tokens) const {
         constexpr int kChunks = Tile::kColumns / Tile::kChunk;
         const int embed = static_cast<int>(launch_.problem.embed);
         const T* grads = static_cast<const T*>(launch_.problem.grad_out);
@@ -102,20 +105,20 @@ class GradientTile {
             const int row = i / kChunks, column = i % kChunks * Tile::kChunk;
             const bool valid = row < count && first + column < embed;
             copy_async_or_zero(tile_.address(row, column),
-                               grads + (valid ? int64_t{infos[row].token} * embed + first + column : 0),
+                               grads + (valid ? int64_t{tokens[row]} * embed + first + column : 0),
                                valid ? kChunkBytes : 0);
         }
     }
 
     template <class From>
-    VLMK_DEVICE void convert(int rows, int count, int first, const PatchRow* infos) const {
+    VLMK_DEVICE void convert(int rows, int count, int first, const int* tokens) const {
         const int embed = static_cast<int>(launch_.problem.embed);
         const From* grads = static_cast<const From*>(launch_.problem.grad_out);
 #pragma unroll 4
         for (int i = static_cast<int>(threadIdx.x); i < rows * Tile::kColumns; i += static_cast<int>(blockDim.x)) {
             const int row = i / Tile::kColumns, column = i % Tile::kColumns;
             const bool valid = row < count && first + column < embed;
-            const float value = valid ? to_float(grads[int64_t{infos[row].token} * embed + first + column]) : 0.0f;
+            const float value = valid ? to_float(grads[int64_t{tokens[row]} * embed + first + column]) : 0.0f;
             store_numbers<T, 1>(tile_.address(row, column), {value});
         }
     }

@@ -1,72 +1,61 @@
 // Goes through the pixels of a tile in the order they lie in memory: neighbouring lanes have neighbouring accesses,
-// also from the last of a patch to the first of the next one. Warps take turns; a turn is 32 accesses in one run of 32
-// lanes' patches.
+// also from the last of a patch to the first of the next one. 32 accesses to one run of some patches are a turn. Each
+// warp takes some turns, and stays with them from run to run; where a run has fewer turns than there are warps, they
+// share the runs.
 #pragma once
 #include "gpu/divisor.cuh"
 #include "patch_embed/patch_rows.cuh"
 
 namespace vlmk::gpu {
 
-// An access: a row of the block, and kVector numbers from `number` of a run on (position by position).
+// A row of the block, and kVector numbers of each run, from `number` on (position by position).
 struct PixelPlace {
-    int row, run, number;
-    int channel;    // of all its numbers, where positions have only one
-    int64_t bytes;  // from the first pixel of the tensor
+    int row, number;
 };
 
-template <int kVector, int kElementBytes>
+template <int kVector>
 class PixelWalk {
   public:
     // `rows` is a multiple of 32.
-    VLMK_DEVICE PixelWalk(const PatchTiling& t, const TileSpan& span, int rows, const PatchRow* infos)
-        : t_(t),
-          span_(span),
-          infos_(infos),
-          accesses_(span.length * t.channels / kVector),
-          turns_(rows * accesses_.value() / kWarpLanes),
-          inner_runs_(t.frames * t.rows),
-          inner_rows_(t.rows) {}
-
-    VLMK_DEVICE int turns() const { return span_.runs * turns_.value(); }
-
-    // The lane's access in a turn.
-    VLMK_DEVICE PixelPlace place(int turn) const {
-        PixelPlace at;
-        at.run = turns_(turn);
-        const int number = (turn - at.run * turns_.value()) * kWarpLanes + lane_index();
-        at.row = accesses_(number);
-        const int access = number - at.row * accesses_.value();
-        at.number = access * kVector;
-
-        const int run = span_.run + at.run;
-        at.channel = inner_runs_(run);
-        const int inner = run - at.channel * inner_runs_.value(), frame = inner_rows_(inner);
-        const int64_t run_bytes = at.channel * t_.channel_bytes + frame * t_.frame_bytes +
-                                  (inner - frame * inner_rows_.value()) * t_.row_bytes;
-        // Accesses of several numbers are dense; single numbers go from position to position.
-        const int64_t along = kVector > 1 || t_.channels > 1
-                                  ? int64_t{span_.begin * t_.channels + at.number} * kElementBytes
-                                  : (span_.begin + at.number) * t_.position_bytes;
-        at.bytes = infos_[at.row].pixels + run_bytes + along;
-        return at;
+    VLMK_DEVICE PixelWalk(const PatchTiling& t, const TileSpan& span, int rows)
+        : accesses_(span.length * t.channels / kVector), turns_(rows / kWarpLanes * accesses_.value()) {
+        const int warps = static_cast<int>(blockDim.x) / kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+        turn_step_ = min(warps, turns_);
+        run_step_ = warps / turn_step_;
+        first_run_ = warp / turn_step_;
+        first_turn_ = first_run_ < run_step_ ? warp - first_run_ * turn_step_ : turns_;  // none
     }
 
-    // Position in the tile of a position of a run.
-    VLMK_DEVICE int position(int run, int along) const { return run * span_.length + along; }
+    VLMK_DEVICE int turns() const { return turns_; }
+    VLMK_DEVICE int first_turn() const { return first_turn_; }
+    VLMK_DEVICE int turn_step() const { return turn_step_; }
+    VLMK_DEVICE int first_run() const { return first_run_; }
+    VLMK_DEVICE int run_step() const { return run_step_; }
+
+    VLMK_DEVICE PixelPlace place(int turn) const {
+        const int access = turn * kWarpLanes + lane_index(), row = accesses_(access);
+        return {row, (access - row * accesses_.value()) * kVector};
+    }
+
+    // Bytes from the first pixel of a run to that of a place. Accesses of several numbers are dense; single ones go
+    // from position to position.
+    VLMK_DEVICE static int64_t along(const PatchTiling& t, const PixelPlace& at, int element_bytes) {
+        return kVector > 1 || t.channels > 1 ? int64_t{at.number * element_bytes} : at.number * t.position_bytes;
+    }
 
   private:
-    const PatchTiling& t_;
-    const TileSpan span_;
-    const PatchRow* const infos_;
-    const Divisor accesses_, turns_, inner_runs_, inner_rows_;
+    const Divisor accesses_;
+    const int turns_;
+    int first_turn_, turn_step_, first_run_, run_step_;
 };
 
-// Calls function(constants) for the tiling's vector and its channels: 1, 3, or 0 for another number of them, which goes
-// number by number.
 template <int kNumber>
 struct Constant {
     static constexpr int value = kNumber;
 };
+
+// Calls function(vector, channels) with constants for those of the tiling: channels are 1, 3, or 0 for another number
+// of them, which goes number by number.
 template <int kElementBytes, class Function>
 VLMK_DEVICE void with_access(const PatchTiling& t, const Function& function) {
     const auto with_channels = [&](auto vector) {

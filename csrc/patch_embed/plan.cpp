@@ -52,10 +52,10 @@ bool wide_rows(const PatchEmbedProblem& p) {
            aligned(p.prefix, 16);
 }
 
-// What a block knows about its rows and the channels.
-int row_bytes(const PatchEmbedProblem& p) {
+// What a block knows about rows, runs and channels.
+int table_bytes(const PatchEmbedProblem& p) {
     const bool differ = p.mean != nullptr || p.deviation != nullptr;
-    return kPatchRows * kPatchRowInfoBytes + static_cast<int>(differ ? p.source.channels : 1) * kPatchNormBytes;
+    return kPatchTableBytes + static_cast<int>(differ ? p.source.channels : 1) * kPatchNormBytes;
 }
 
 gpu::LaunchPlan plan_kernel(const PatchLaunch& launch, const std::string& image, const std::string& kernel,
@@ -92,7 +92,7 @@ std::vector<gpu::LaunchPlan> plan_patch_embed_forward(const PatchEmbedProblem& p
     choose_rows(launch, patches);
     launch.weight_bytes = weight_access(p, launch.tiling);
     launch.wide_out = wide_rows(p);
-    const int shared = patch_forward_bytes(element) + row_bytes(p);
+    const int shared = patch_forward_bytes(element) + table_bytes(p);
     return {plan_kernel(launch, "forward", std::string("forward_") + name(p.dtype) + "_" + name(p.source.dtype),
                         int64_t{launch.row_blocks} * launch.column_blocks + ceil_divide(prefixes, kPatchPrefixRows),
                         threads_of(launch.block_rows), shared)};
@@ -128,7 +128,7 @@ void plan_weight(std::vector<gpu::LaunchPlan>& plans, PatchLaunch launch) {
     plans.push_back(plan_kernel(launch, "backward",
                                 std::string("weight_gradient_") + name(p.dtype) + "_" + name(p.source.dtype),
                                 int64_t{launch.row_blocks} * launch.column_blocks * launch.parts, kPatchThreads,
-                                patch_weight_gradient_bytes(element) + row_bytes(p)));
+                                patch_weight_gradient_bytes(element) + table_bytes(p)));
     if (launch.parts > 1)
         plans.push_back(plan_kernel(launch, "backward", std::string("weight_parts_") + name(p.dtype),
                                     ceil_divide(p.embed * p.source.elements(), kPartThreads), kPartThreads, 0));
@@ -145,7 +145,7 @@ void plan_pixels(std::vector<gpu::LaunchPlan>& plans, PatchLaunch launch) {
     choose_rows(launch, patches);
     plans.push_back(plan_kernel(launch, "backward", std::string("pixel_gradient_") + name(p.dtype),
                                 int64_t{launch.row_blocks} * launch.column_blocks, threads_of(launch.block_rows),
-                                patch_pixel_gradient_bytes(element) + row_bytes(p)));
+                                patch_pixel_gradient_bytes(element) + table_bytes(p)));
 }
 
 void plan_tokens(std::vector<gpu::LaunchPlan>& plans, const PatchLaunch& launch) {

@@ -31,11 +31,14 @@ VLMK_HOST_DEVICE constexpr int patch_columns(int element_bytes) { return patch_t
 // 132 multiprocessors of an H100.
 constexpr int kPatchFullBlocks = 264;
 
-// A tile of patches or gradients with all that is known about its rows, in bytes of shared memory. Sums leave through
-// the same memory in fp32: pitches of 8 words more than whole lines of banks have no conflicts when pairs are written.
+// Sums leave through the memory of the tiles in fp32: pitches of 8 words more than whole lines of banks have no
+// conflicts when pairs are written.
 constexpr int kPatchSumPad = 8;
-constexpr int kPatchRowInfoBytes = 16;
-constexpr int kPatchNormBytes = 8;  // of a channel
+
+// Behind the tiles: what is known about rows (16 bytes each) and, twice, about runs; and about channels.
+constexpr int kPatchRuns = 128;  // of a tile, at most
+constexpr int kPatchTableBytes = kPatchRows * 16 + 2 * kPatchRuns * 16;
+constexpr int kPatchNormBytes = 8;
 
 // Backward of the weight: patches that are summed at a time. 64, so that two blocks share a multiprocessor in fp32 too.
 constexpr int kPatchDepth = 64;
