@@ -10,15 +10,11 @@ constexpr int kVectorBytes = 16;
 template <class T>
 constexpr int kVectorElements = kVectorBytes / static_cast<int>(sizeof(T));
 
-// kCount is 1, or a multiple of kVectorElements<T> with 16-byte aligned `from`.
+// kCount is 1, or kVectorElements<T> with 16-byte aligned `from`.
 template <int kCount, class T>
 VLMK_DEVICE void load(const T* from, float (&values)[kCount]) {
     if constexpr (kCount == 1) {
         values[0] = to_float(*from);
-    } else if constexpr (kCount > kVectorElements<T>) {
-#pragma unroll
-        for (int i = 0; i < kCount; i += kVectorElements<T>)
-            load(from + i, reinterpret_cast<float (&)[kVectorElements<T>]>(values[i]));
     } else if constexpr (sizeof(T) == 4) {
         const float4 four = *reinterpret_cast<const float4*>(from);
         values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
@@ -35,10 +31,6 @@ template <int kCount, class T>
 VLMK_DEVICE void store(T* to, const float (&values)[kCount]) {
     if constexpr (kCount == 1) {
         *to = from_float<T>(values[0]);
-    } else if constexpr (kCount > kVectorElements<T>) {
-#pragma unroll
-        for (int i = 0; i < kCount; i += kVectorElements<T>)
-            store(to + i, reinterpret_cast<const float (&)[kVectorElements<T>]>(values[i]));
     } else if constexpr (sizeof(T) == 4) {
         *reinterpret_cast<float4*>(to) = make_float4(values[0], values[1], values[2], values[3]);
     } else {

@@ -79,7 +79,7 @@ class PatchForward {
     VLMK_DEVICE void write(const typename Shape::Sum& sum, int live, int column) const {
         const Staged staged(shared_address(shared()));
         staged.store(sum);
-        with_out(launch_, [&](auto access) {
+        with_out<T>(launch_, [&](auto access) {
             using Access = decltype(access);
             constexpr int kAcross = Shape::kColumns / Access::kCount;
             const TokenWriter<T, Access> writer(p_);
@@ -100,7 +100,7 @@ class PatchForward {
         const int prefixes = static_cast<int>(p_.prefix_tokens), embed = static_cast<int>(p_.embed);
         const int first = block * kPatchPrefixRows;
         const int rows = min(kPatchPrefixRows, static_cast<int>(p_.batch) * prefixes - first);
-        with_out(launch_, [&](auto access) {
+        with_out<T>(launch_, [&](auto access) {
             using Access = decltype(access);
             const TokenWriter<T, Access> writer(p_);
             const int across = embed / Access::kCount, threads = static_cast<int>(blockDim.x);
@@ -108,8 +108,8 @@ class PatchForward {
             for (int i = static_cast<int>(threadIdx.x); i < rows * across; i += threads) {
                 const int row = first + i / across, column = i % across * Access::kCount, prefix = row % prefixes;
                 const int64_t token = p_.first_prefix_token() + prefix;
-                float values[Access::kCount];
-                load(static_cast<const T*>(p_.prefix) + prefix * p_.embed + column, values);
+                float values[Access::kCount] = {};
+                writer.add_prefix(values, prefix, column);
                 writer.write(values, row / prefixes * p_.tokens() + token, static_cast<int>(p_.position_row(token)),
                              column);
             }

@@ -109,15 +109,18 @@ class PixelTile {
                     continue;
                 }
             }
-            convert_runs<Access>(walk, span.runs, runs, from, at.row < live, to, shift);
+            constexpr int kRuns = Access::kBytes <= 8 ? 4 : 2;
+            if (Access::kBytes <= 4 && span.runs > kRuns * walk.run_step())
+                convert_runs<2 * kRuns, Access>(walk, span.runs, runs, from, at.row < live, to, shift);
+            else
+                convert_runs<kRuns, Access>(walk, span.runs, runs, from, at.row < live, to, shift);
         }
     }
 
-    template <class Access, class Walk, class Store>
+    // kRuns loads under way together.
+    template <int kRuns, class Access, class Walk, class Store>
     VLMK_DEVICE static void convert_runs(const Walk& walk, int count, const PatchRun* runs, const char* from,
                                          bool reads, const Store& to, int shift) {
-        // Loads under way together.
-        constexpr int kRuns = Access::kBytes <= 4 ? 8 : Access::kBytes <= 8 ? 4 : 2;
 #pragma unroll 1
         for (int run = walk.first_run(); run < count; run += kRuns * walk.run_step()) {
             Access accesses[kRuns];

@@ -1,24 +1,25 @@
 // Rows of the output: a sum or a prefix token, plus bias, plus position, rounded to the output's type.
 #pragma once
-#include "gpu/vector.cuh"
+#include "gpu/packed.cuh"
 #include "patch_embed/launch.h"
 
 namespace vlmk::gpu {
 
-constexpr int kWideNumbers = 8;  // 16 bytes of 16-bit numbers, 32 of fp32
-
-// Calls function(out type, numbers at once).
+// How rows of the output are written: kCount numbers of type Out at once.
 template <class Out_, int kCount_>
 struct OutAccess {
     using Out = Out_;
     static constexpr int kCount = kCount_;
 };
-template <class Function>
+
+// Calls function(access): 16 bytes of the wider of T and the output's type, or single numbers.
+template <class T, class Function>
 VLMK_DEVICE void with_out(const PatchLaunch& launch, const Function& function) {
     const auto with_type = [&](auto type) {
         using Out = decltype(type);
+        constexpr int kWidest = sizeof(T) > sizeof(Out) ? sizeof(T) : sizeof(Out);
         if (launch.wide_out)
-            function(OutAccess<Out, kWideNumbers>{});
+            function(OutAccess<Out, 16 / kWidest>{});
         else
             function(OutAccess<Out, 1>{});
     };
@@ -39,21 +40,22 @@ class TokenWriter {
 
     VLMK_DEVICE explicit TokenWriter(const PatchEmbedProblem& p) : p_(p) {}
 
-    VLMK_DEVICE void add_bias(float (&values)[kCount], int column) const {
-        if (p_.bias != nullptr) add(values, static_cast<const T*>(p_.bias) + column);
+    VLMK_DEVICE void add_bias(float (&values)[kCount], int column) const { add(values, p_.bias, column); }
+    VLMK_DEVICE void add_prefix(float (&values)[kCount], int prefix, int column) const {
+        add(values, p_.prefix, prefix * p_.embed + column);
     }
 
-    // The end of a row: position `row` (none: -1), and out.
+    // The end of a row: its position (none: -1), and out.
     VLMK_DEVICE void write(float (&values)[kCount], int64_t token, int position, int column) const {
-        if (p_.position != nullptr && position >= 0)
-            add(values, static_cast<const T*>(p_.position) + position * p_.embed + column);
-        store(static_cast<typename Access::Out*>(p_.out) + token * p_.embed + column, values);
+        if (position >= 0) add(values, p_.position, position * p_.embed + column);
+        using Out = typename Access::Out;
+        Packed<Out, kCount>::from_floats(values).store(static_cast<Out*>(p_.out) + token * p_.embed + column);
     }
 
   private:
-    VLMK_DEVICE static void add(float (&values)[kCount], const T* from) {
-        float addend[kCount];
-        load(from, addend);
+    VLMK_DEVICE static void add(float (&values)[kCount], const void* from, int64_t at) {
+        if (from == nullptr) return;
+        const auto addend = Packed<T, kCount>::load(static_cast<const T*>(from) + at);
 #pragma unroll
         for (int i = 0; i < kCount; ++i) values[i] += addend[i];
     }

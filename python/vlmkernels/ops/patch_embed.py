@@ -185,8 +185,7 @@ def _run_backward(
     if backend == "reference":
         return _reference_backward(grad_out, pixels, weight, bias, position, prefix, mean, std, form, prefix_at, needs)
     x, w, packed = _kernel_args(pixels, weight, form)
-    # Pixels that fill no patch get no gradient from the kernel.
-    grad_pixels = torch.zeros_like(pixels) if needs[0] else None
+    grad_pixels = _empty_gradient(pixels, weight, form) if needs[0] else None
     grad_weight = torch.empty_like(w) if needs[1] else None
     others = [
         None if tensor is None or not need else torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -205,6 +204,14 @@ def _run_backward(
     if grad_weight is not None:
         grad_weight = torch.empty_like(weight).copy_(grad_weight.view(weight.shape))
     return tuple(grad_out.new_empty(0) if grad is None else grad for grad in (grad_pixels, grad_weight, *others))  # type: ignore[return-value]
+
+
+def _empty_gradient(pixels: Tensor, weight: Tensor, form: str) -> Tensor:
+    """Zero if there are pixels that fill no patch: they get no gradient from the kernel."""
+    covered = pixels.numel()
+    if form in LAYOUTS:
+        covered = pixels.shape[0] * checks.count_patches(pixels, weight, form) * weight[0].numel()
+    return torch.empty_like(pixels) if covered == pixels.numel() else torch.zeros_like(pixels)
 
 
 def _reference_backward(
