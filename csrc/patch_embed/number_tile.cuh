@@ -57,15 +57,16 @@ class WeightTile {
         if (start >= step) return;
         const int channel = access * kNumbers / span.positions(), apart = t.positions - span.positions();
         const int number = t.first_position(span) + access * kNumbers + channel * apart;
-        const int64_t pitch = int64_t{t.positions} * t.channels * static_cast<int>(sizeof(T));
+        const int pitch = t.positions * t.channels * static_cast<int>(sizeof(T)), stride = step * pitch;
         const int rows = min(Tile::kRows, static_cast<int>(launch_.problem.embed) - first);
-        const char* from = weight_ + (first + start) * pitch + number * static_cast<int>(sizeof(T));
+        const char* from = weight_ + int64_t{first + start} * pitch + number * static_cast<int>(sizeof(T));
         const auto to = [&](int row) {
             return tile_.address(kAsDepth ? row_of_depth<T>(row) : row, access * kNumbers);
         };
         int row = start;
 #pragma unroll 4
-        for (; row < rows; row += step, from += step * pitch) copy_numbers<kBytes>(to(row), from);
+        for (; row < rows; row += step, from += stride) copy_numbers<kBytes>(to(row), from);
+#pragma unroll 1
         for (; row < Tile::kRows; row += step) Packed<T, kNumbers>{}.store_to_shared(to(row));
     }
 

@@ -12,7 +12,8 @@ namespace vlmk {
 namespace {
 
 constexpr int64_t kMaxCount = std::numeric_limits<int32_t>::max() / 2;  // kernels count in 32 bits
-constexpr int64_t kMaxRuns = 1 << 15;                                   // and divide with less
+constexpr int64_t kMaxRuns = 1 << 15;                                   // divide with less,
+constexpr int64_t kMaxElements = 1 << 21;                               // and add 2^7 rows of the weight in bytes
 
 int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
@@ -20,9 +21,12 @@ int element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
 // What kernels cannot count.
 void check_sizes(const PatchEmbedProblem& p) {
     const PatchSource& s = p.source;
-    if (p.batch * p.tokens() > kMaxCount || p.embed > kMaxCount || s.elements() > kMaxCount)
-        throw NotImplemented("patch_embed takes at most 2^30 tokens and numbers of a patch on a GPU, got " +
-                             std::to_string(p.batch * p.tokens()) + " tokens: split the batch");
+    if (p.batch * p.tokens() > kMaxCount || p.embed > kMaxCount)
+        throw NotImplemented("patch_embed takes at most 2^30 tokens on a GPU, got " +
+                             std::to_string(p.batch * p.tokens()) + ": split the batch");
+    if (s.elements() > kMaxElements)
+        throw NotImplemented("patch_embed takes patches of at most 2^21 numbers on a GPU, got " +
+                             std::to_string(s.elements()));
     if (s.channels * s.patch[0] * s.patch[1] > kMaxRuns)
         throw NotImplemented(
             "patch_embed takes patches of at most 2^15 rows in all channels and frames on a GPU, got " +

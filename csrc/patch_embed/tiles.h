@@ -15,9 +15,9 @@ constexpr int kPatchWarpRows = 32;
 constexpr int kPatchWarpsAcross = 2;
 constexpr int kPatchRows = kPatchThreads / 32 / kPatchWarpsAcross * kPatchWarpRows;  // 128
 
-// Numbers of a patch in a tile: 256 bytes. A multiple of common rows of patches: 8 rows of 16 pixels, 9 of 14 (98 %), 4
-// of 32, 3 rows of 14 pixels with 3 channels (98 %); in 64 such a row of 42 numbers would waste a third. Two tiles of
-// 128 rows take 68 KB: two blocks a multiprocessor of 164 KB, one of 100 KB.
+// Numbers of a patch in a tile: up to 256 bytes, which whole rows of common patches fill: 8 rows of 16 pixels or 14 (7
+// steps of 16), 4 of 32, 3 rows of 14 pixels with 3 channels (98 %); in half of it a row of those 42 numbers would
+// waste a third. Two tiles of 128 rows take 68 KB: two blocks a multiprocessor of 164 KB, one of 100 KB.
 constexpr int kPatchTileBytes = 256;
 constexpr int kPatchPitch = kPatchTileBytes + 16;  // an odd number of 16-byte chunks
 
