@@ -241,6 +241,9 @@ def test_memory_is_used_well(form: str, shape: tuple[int, ...], size: int) -> No
     assert stores["ideal_sectors"] == stores["sectors"]
     assert weights["bytes"] == made.tensors["weight"].numel() * 2 * launch.plan["grid"][0] // 2
     assert traffic["shared_load"]["wavefronts"] <= 1.05 * traffic["shared_load"]["ideal_wavefronts"]
+    # Rows of 14 numbers, and channels that go to columns of their own, meet banks twice.
+    most = 1.0 if form == "BCHW" and size == 16 else 1.8
+    assert traffic["shared_store"]["wavefronts"] <= most * traffic["shared_store"]["ideal_wavefronts"]
 
 
 def test_tensor_core_work_is_little_more_than_needed() -> None:
