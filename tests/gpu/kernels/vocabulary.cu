@@ -296,9 +296,9 @@ VLMK_DEVICE void packed(const T* from, T* copy, float* wide, bf16* rounded) {
     store_numbers<bf16>(shared_address(memory + at), values);
     for (int i = 0; i < kCount; ++i) rounded[at + i] = memory[at + i];
 }
-#define PACKED(name, T, count)                                                                              \
+#define PACKED(name, T, count)                                                                               \
     extern "C" __global__ void packed_##name##_##count(const T* from, T* copy, float* wide, bf16* rounded) { \
-        packed<T, count>(from, copy, wide, rounded);                                                        \
+        packed<T, count>(from, copy, wide, rounded);                                                         \
     }
 PACKED(u8, uint8_t, 1)
 PACKED(u8, uint8_t, 2)
