@@ -46,6 +46,44 @@ VLMK_DEVICE LeftRows<T, kRowBlocks, kColumnBlocks> as_left_rows(const TileSum<kR
     return left;
 }
 
+// A left operand out of a tile: of rows by depth, from where its view is,
+template <int kRowBlocks, int kDepthBlocks, class X>
+VLMK_DEVICE LeftRows<typename X::Element, kRowBlocks, kDepthBlocks> load_left_rows(const TileView<X>& x) {
+    LeftRows<typename X::Element, kRowBlocks, kDepthBlocks> left;
+#pragma unroll
+    for (int m = 0; m < kRowBlocks; ++m)
+        if constexpr (sizeof(typename X::Element) == 2) {
+#pragma unroll
+            for (int k = 0; k < kDepthBlocks / 2; ++k) left.a[m][k] = x.down.left(16 * m, 16 * k);
+        } else {
+#pragma unroll
+            for (int k = 0; k < kDepthBlocks; ++k) left.a[m][k] = split(x.down.left8(16 * m, 8 * k));
+        }
+    return left;
+}
+
+// and of depth by rows. fp32: depths t and t + 4 are the tile's rows 2t and 2t + 1, as in add_product.
+template <int kRowBlocks, int kDepthBlocks, class X>
+VLMK_DEVICE LeftRows<typename X::Element, kRowBlocks, kDepthBlocks> load_left_rows_transposed(const TileView<X>& x) {
+    LeftRows<typename X::Element, kRowBlocks, kDepthBlocks> left;
+#pragma unroll
+    for (int m = 0; m < kRowBlocks; ++m)
+        if constexpr (sizeof(typename X::Element) == 2) {
+#pragma unroll
+            for (int k = 0; k < kDepthBlocks / 2; ++k) left.a[m][k] = x.across.left(16 * k, 16 * m);
+        } else {
+#pragma unroll
+            for (int k = 0; k < kDepthBlocks; ++k) {
+                LeftFragment<tf32, 8> a;
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    a.r[i] = load_shared<uint32_t>(x.element + X::offset(8 * k + i / 2, 16 * m + i % 2 * 8));
+                left.a[m][k] = split(a);
+            }
+        }
+    return left;
+}
+
 // sum += A Y^T for 16 of the depth, 16-bit numbers: rows of Y from where its view is.
 template <int kRowBlocks, int kColumnBlocks, class Tile, class T>
 VLMK_DEVICE void add_step(TileSum<kRowBlocks, kColumnBlocks>& sum, const LeftFragment<T, 16> (&a)[kRowBlocks],
@@ -175,7 +213,8 @@ VLMK_DEVICE void add_product_transposed(TileSum<kRowBlocks, kColumnBlocks>& sum,
     }
 }
 
-// sum += A Y over the columns of Y: A in registers, 8 kDepthBlocks deep, meets the rows of Y from where its view is.
+// sum += A Y: A in registers, 8 kDepthBlocks deep, meets the rows of Y from where its view is, and as many of its
+// columns as the sum has.
 template <int kRowBlocks, int kColumnBlocks, int kDepthBlocks, class Y>
 VLMK_DEVICE void add_product(TileSum<kRowBlocks, kColumnBlocks>& sum,
                              const LeftRows<typename Y::Element, kRowBlocks, kDepthBlocks>& left, const TileView<Y>& y,

@@ -105,7 +105,7 @@ void token_gradients(const PatchEmbedProblem& p) {
 template <class T>
 void backward(const PatchEmbedProblem& p) {
     using U = typename UnitOf<T>::type;
-    const Runs runs(p.source);
+    const Runs runs(p);
     const int64_t elements = p.source.elements(), total = p.batch * p.source.patches();
     if (p.grad_weight != nullptr && elements > 0) {
         const int64_t runs_per_chunk = (kWeightChunk + runs.length - 1) / runs.length;

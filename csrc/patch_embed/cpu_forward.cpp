@@ -56,7 +56,7 @@ void embed_block(const PatchEmbedProblem& p, const Runs& runs, const PackedB<typ
 template <class T>
 void forward(const PatchEmbedProblem& p) {
     using U = typename UnitOf<T>::type;
-    const Runs runs(p.source);
+    const Runs runs(p);
     const Panels panels(p.embed);
     const int64_t elements = p.source.elements(), total = p.batch * p.source.patches();
     Buffer<float> bias(panels.padded_columns());

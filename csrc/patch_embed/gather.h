@@ -10,18 +10,24 @@ namespace vlmk::VLMK_ISA {
 
 struct Runs {
     struct Run {
-        int64_t offset, channel;  // from the first pixel of the patch
+        int64_t offset;  // from the first pixel of the patch
+        float scale, shift;
     };
     int64_t length, stride, count;
     Buffer<Run> run;
 
-    explicit Runs(const PatchSource& s)
-        : length(s.patch[2]), stride(s.pixel_stride[2]), count(s.channels * s.patch[0] * s.patch[1]), run(count) {
+    explicit Runs(const PatchEmbedProblem& p)
+        : length(p.source.patch[2]),
+          stride(p.source.pixel_stride[2]),
+          count(p.source.channels * p.source.patch[0] * p.source.patch[1]),
+          run(count) {
+        const PatchSource& s = p.source;
         int64_t i = 0;
         for (int64_t c = 0; c < s.channels; ++c)
             for (int64_t frame = 0; frame < s.patch[0]; ++frame)
                 for (int64_t row = 0; row < s.patch[1]; ++row)
-                    run[i++] = {c * s.channel_stride + frame * s.pixel_stride[0] + row * s.pixel_stride[1], c};
+                    run[i++] = {c * s.channel_stride + frame * s.pixel_stride[0] + row * s.pixel_stride[1], p.scale(c),
+                                p.shift(c)};
     }
 };
 
@@ -51,8 +57,8 @@ inline void gather(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, 
                    float* to) {
     const T* from = static_cast<const T*>(p.source.data) + patch_offset(p.source, patch);
     for (int64_t i = first; i < last; ++i, to += runs.length) {
-        const auto [offset, channel] = runs.run[i];
-        gather_run(to, from + offset, runs.length, runs.stride, p.scale[channel], p.shift[channel]);
+        const auto [offset, scale, shift] = runs.run[i];
+        gather_run(to, from + offset, runs.length, runs.stride, scale, shift);
     }
 }
 
@@ -67,8 +73,8 @@ template <class T>
 inline void scatter(const PatchEmbedProblem& p, const Runs& runs, int64_t patch, const float* from) {
     T* to = static_cast<T*>(p.grad_pixels) + patch_offset(p.source, patch);
     for (int64_t r = 0; r < runs.count; ++r, from += runs.length) {
-        const auto [offset, channel] = runs.run[r];
-        for (int64_t i = 0; i < runs.length; ++i) from_float(from[i] * p.scale[channel], to[offset + i * runs.stride]);
+        const auto [offset, scale, shift] = runs.run[r];
+        for (int64_t i = 0; i < runs.length; ++i) from_float(from[i] * scale, to[offset + i * runs.stride]);
     }
 }
 

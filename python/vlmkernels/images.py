@@ -47,6 +47,11 @@ OPERATIONS = {
     "merge_attention": ("merge_attention/merge",),
     "contrastive": _LOSSES,
     "sigmoid": _LOSSES,
+    "patch_embed": tuple(
+        f"patch_embed/{direction}_{dtype}"
+        for direction in ("forward", "backward")
+        for dtype in ("bfloat16", "float16", "float32")
+    ),
 }
 
 # The layout of a fatbin: a header, then entries of a header and a payload each.

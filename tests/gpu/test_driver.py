@@ -294,7 +294,7 @@ def test_reasons_name_the_obstacle(standin) -> None:
     assert backends.reasons("cuda", "merge_attention", "cpu", torch.bfloat16) == []
     standin.set("pageable", 0)
     assert "does not reach" in backends.reasons("cuda", "merge_attention", "cpu", torch.bfloat16)[0]
-    assert "no CUDA kernel" in backends.reasons("cuda", "patch_embed", "cuda", torch.bfloat16)[0]
+    assert "no CUDA kernel" in backends.reasons("cuda", "convolution", "cuda", torch.bfloat16)[0]
     assert "float64" in backends.reasons("cuda", "merge_attention", "cuda", torch.float64)[0]
     with pytest.raises(ValueError, match="does not reach its memory"):
         backends.native.merge_attention_forward(

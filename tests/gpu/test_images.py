@@ -42,7 +42,7 @@ def test_every_kernel_of_a_plan_is_there() -> None:
 
 def test_missing_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     assert images.missing("merge_attention") == ""
-    assert "no CUDA kernel for patch_embed" in images.missing("patch_embed")
+    assert "no CUDA kernel for convolution" in images.missing("convolution")
     monkeypatch.setattr(images, "FOLDER", tmp_path)
     assert "VLMKERNELS_CUDA=ON" in images.missing("merge_attention")
 

@@ -123,6 +123,44 @@ def test_left_operand_out_of_its_transpose(run) -> None:
     torch.testing.assert_close(d, a.float().mT @ b[:8].float().mT, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["bf16", "f32"])
+def test_left_operands_out_of_both_kinds_of_tiles(run, name: str) -> None:
+    dtype = torch.bfloat16 if name == "bf16" else torch.float32
+    a, b = torch.randn(32, 32).to(dtype), torch.randn(32, 40).to(dtype)
+    product, transposed = torch.zeros(32, 40), torch.zeros(32, 40)
+    run(f"left_rows_{name}", a, b, product, transposed, shared_bytes=16384)
+    depths = torch.arange(32)
+    if name == "f32":  # row 2t of the right tile is depth t, row 2t + 1 depth t + 4
+        depths = (depths.view(4, 2, 4).mT).flatten()
+    torch.testing.assert_close(product, a[:, depths].float() @ b.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(transposed, a.float().mT @ b.float(), rtol=1e-5, atol=1e-5)
+
+
+PACKED = [("u8", n) for n in (1, 2, 4, 8, 16)] + [("bf16", n) for n in (1, 2, 8)] + [("f16", 4), ("f32", 1), ("f32", 2), ("f32", 4)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "count"), PACKED)
+def test_packed_numbers(run, name: str, count: int) -> None:
+    dtype = {"u8": torch.uint8, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}[name]
+    numbers = torch.randint(0, 256, (32 * count,), dtype=torch.uint8) if name == "u8" else torch.randn(32 * count).to(dtype)  # fmt: skip
+    copy, wide, rounded = numbers.clone().zero_(), torch.zeros(32 * count), torch.zeros(32 * count, dtype=torch.bfloat16)  # fmt: skip
+    run(f"packed_{name}_{count}", numbers, copy, wide, rounded)
+    assert torch.equal(copy, numbers)
+    assert torch.equal(wide, numbers.float())
+    assert torch.equal(rounded, numbers.bfloat16())
+
+
+def test_divisions(run) -> None:
+    divisors = torch.cat([torch.arange(1, 300), torch.tensor([1000, 4097, 32768])]).int()
+    largest = (1 << 30) // divisors - 1
+    numbers = torch.stack([largest, largest // divisors * divisors, largest // divisors * divisors - 1, divisors, 0 * divisors]).clamp(min=0)  # fmt: skip
+    numbers = torch.minimum(numbers, largest).int()
+    quotients = torch.zeros_like(numbers)
+    for row, found in zip(numbers, quotients, strict=True):
+        run("divisions", row, divisors, found, len(divisors), block=512)
+    assert torch.equal(quotients, numbers // divisors)
+
+
 @pytest.mark.parametrize("transposed", [False, True], ids=["plain", "transposed"])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_ldmatrix_and_stmatrix(run, count: int, transposed: bool) -> None:

@@ -96,7 +96,7 @@ void check_patch_embed() {
     const int64_t side = 13, patch = 4, grid = side / patch, embed = 19, elements = 3 * patch * patch;
     std::vector<uint8_t> pixels;
     for (float x : numbers(3 * side * side, 5)) pixels.push_back(static_cast<uint8_t>((x + 1) * 127.5f));
-    const std::vector<float> weight = numbers(embed * elements, 6), scale{0.01f, 0.02f, 0.03f}, shift{-1, 0, 1};
+    const std::vector<float> weight = numbers(embed * elements, 6), mean{0.5f, 0, -0.25f}, deviation{0.2f, 0.3f, 0.5f};
     std::vector<float> out(grid * grid * embed);
     PatchEmbedProblem p;
     p.source.data = pixels.data();
@@ -108,7 +108,7 @@ void check_patch_embed() {
     p.source.grid_stride[1] = patch * side, p.source.grid_stride[2] = patch;
     p.batch = 1;
     p.embed = embed;
-    p.scale = scale.data(), p.shift = shift.data();
+    p.mean = mean.data(), p.deviation = deviation.data();
     p.weight = weight.data();
     p.out = out.data();
     baseline::patch_embed_forward(p);
@@ -119,7 +119,7 @@ void check_patch_embed() {
             for (int64_t n = 0; n < elements; ++n) {
                 const int64_t c = n / (patch * patch), y = n / patch % patch, x = n % patch;
                 const uint8_t pixel = pixels[(c * side + token / grid * patch + y) * side + token % grid * patch + x];
-                sum += (pixel * double(scale[c]) + shift[c]) * weight[e * elements + n];
+                sum += (pixel / 255.0 - mean[c]) / deviation[c] * weight[e * elements + n];
             }
             worst = std::fmax(worst, std::fabs(sum - out[token * embed + e]));
         }

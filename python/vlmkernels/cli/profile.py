@@ -91,6 +91,25 @@ _LOSS_OPTIONS = (
     Option("normalize", 0, "1: by the kernels"),
 )
 
+def _patch_embed(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, ...]:
+    import torch
+
+    import vlmkernels
+
+    shape = (options.batch, 3, options.size, options.size)
+    layout: Literal["BCHW", "BHWC"] = "BHWC" if options.channels_last else "BCHW"
+    if layout == "BHWC":
+        shape = (options.batch, options.size, options.size, 3)
+    if options.bytes:
+        pixels = torch.randint(0, 256, shape, dtype=torch.uint8)
+    else:
+        pixels = torch.randn(shape).to(dtype).requires_grad_(gradients)
+    weight = torch.randn(options.embed, 3, options.patch, options.patch).to(dtype).requires_grad_(gradients)
+    bias, prefix = (torch.randn(n).to(dtype).requires_grad_(gradients) for n in ((options.embed,), (1, options.embed)))
+    norm = {"mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28)} if options.bytes else {}
+    return (vlmkernels.patch_embed(pixels, weight, bias, prefix=prefix, layout=layout, **norm),)  # type: ignore[arg-type]
+
+
 OPERATORS = {
     "attention": Operator(
         "attention",
@@ -118,6 +137,18 @@ OPERATORS = {
     ),
     "contrastive_loss": Operator("contrastive", _LOSS_OPTIONS, _contrastive_loss),
     "sigmoid_loss": Operator("sigmoid", _LOSS_OPTIONS, _sigmoid_loss),
+    "patch_embed": Operator(
+        "patch_embed",
+        (
+            Option("batch", 1, ""),
+            Option("size", 224, "of images"),
+            Option("patch", 14, ""),
+            Option("embed", 256, ""),
+            Option("bytes", 1, "pixels are uint8; 0: of the dtype"),
+            Option("channels_last", 0, "1: yes"),
+        ),
+        _patch_embed,
+    ),
 }
 
 

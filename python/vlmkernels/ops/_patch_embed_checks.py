@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from vlmkernels.ops._attention_checks import shape_text
+from vlmkernels.ops._framework import eager
 from vlmkernels.reference.patch_embed import LAYOUTS, ORDERS
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -131,13 +133,26 @@ def check_vectors(
         )
 
 
+def _constants(values: tuple[float, ...], weight: Tensor) -> Tensor:
+    """On a GPU the copy would be waited for: it is made once."""
+    if weight.is_cuda and eager(weight):
+        return _cuda_constants(values, weight.device)
+    return torch.tensor(values, dtype=torch.float32, device=weight.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _cuda_constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # others may save it for a backward pass
+        return torch.tensor(values, dtype=torch.float32, device=device)
+
+
 def channel_tensor(name: str, values: Tensor | Sequence[float] | None, weight: Tensor) -> Tensor | None:
     """mean or std as a float32 tensor of C numbers on the weight's device."""
     if values is None:
         return None
     if not isinstance(values, Tensor):
         try:
-            values = torch.tensor(list(values), dtype=torch.float32, device=weight.device)
+            values = _constants(tuple(float(value) for value in values), weight)
         except (TypeError, ValueError):
             raise TypeError(
                 f"{name} must be a tensor or a sequence of numbers, one per channel, got {values!r}"

@@ -5,7 +5,6 @@ Dosovitskiy et al., "An image is worth 16x16 words" (2020). The same mathematics
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,29 +124,11 @@ def _embed(
     return _run_forward(*args)
 
 
-def _kernel_args(
-    pixels: Tensor, weight: Tensor, mean: Tensor | None, std: Tensor | None, form: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-    """What the binding takes: canonical pixels, 5-D weight, scale and shift per channel, and how the pixels are packed."""
+def _kernel_args(pixels: Tensor, weight: Tensor, form: str) -> tuple[Tensor, Tensor, int]:
+    """What the binding takes: canonical pixels, 5-D weight, and how the pixels are packed."""
     weight = weight if weight.dim() == 5 else weight.unsqueeze(2)
     packed = 0 if form in LAYOUTS else 1 if form in ("CPP", "CTPP") else 2
-    channels, byte = weight.shape[1], pixels.dtype == torch.uint8
-    scale, shift = _plain_scale(channels, byte) if mean is None and std is None else _scale(channels, byte, mean, std)
-    canonical = pixels if packed else reference.to_canonical(pixels, form)
-    return canonical, weight.contiguous(), scale, shift, packed
-
-
-def _scale(channels: int, byte: bool, mean: Tensor | None, std: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x = pixel * scale + shift, per channel."""
-    unit = torch.ones(channels, dtype=torch.float64, device="cpu")
-    deviation = unit if std is None else std.double().cpu()
-    shift = torch.zeros_like(unit) if mean is None else -mean.double().cpu() / deviation
-    return (unit / (255.0 if byte else 1.0) / deviation).float(), shift.float()
-
-
-@functools.lru_cache(maxsize=64)
-def _plain_scale(channels: int, byte: bool) -> tuple[Tensor, Tensor]:
-    return _scale(channels, byte, None, None)
+    return (pixels if packed else reference.to_canonical(pixels, form)), weight.contiguous(), packed
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -166,17 +147,19 @@ def _run_forward(
     prefix_at: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    if backends.choose("patch_embed", pixels.device.type, weight.dtype) == "reference":
+    backend = backends.choose("patch_embed", pixels.device.type, weight.dtype)
+    if backend == "reference":
         if form in LAYOUTS:
             return reference.patch_embed(
                 pixels, weight, bias, position, prefix, mean, std, form, prefix_at, out_dtype
             ).contiguous()
         return reference.patch_embed_packed(pixels, weight, bias, position, mean, std, form, out_dtype).contiguous()
     out = pixels.new_empty(_out_shape(pixels, weight, prefix, form), dtype=out_dtype)
-    x, w, scale, shift, packed = _kernel_args(pixels, weight, mean, std, form)
+    x, w, packed = _kernel_args(pixels, weight, form)
+    vectors = map(_contiguous, (bias, position, prefix, mean, std))
     backends.native.patch_embed_forward(  # type: ignore[union-attr]
-        x, w, _contiguous(bias), _contiguous(position), _contiguous(prefix), scale, shift, packed, prefix_at == "back", out, torch.get_num_threads()
-    )  # fmt: skip
+        x, w, *vectors, packed, prefix_at == "back", out, *backends.execution(backend, pixels)
+    )
     return out
 
 
@@ -198,11 +181,11 @@ def _run_backward(
     prefix_at: str,
     needs: Sequence[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    if backends.choose("patch_embed", pixels.device.type, weight.dtype) == "reference":
+    backend = backends.choose("patch_embed", pixels.device.type, weight.dtype)
+    if backend == "reference":
         return _reference_backward(grad_out, pixels, weight, bias, position, prefix, mean, std, form, prefix_at, needs)
-    x, w, scale, shift, packed = _kernel_args(pixels, weight, mean, std, form)
-    # Pixels that fill no patch get no gradient from the kernel.
-    grad_pixels = torch.zeros_like(pixels) if needs[0] else None
+    x, w, packed = _kernel_args(pixels, weight, form)
+    grad_pixels = _empty_gradient(pixels, weight, form) if needs[0] else None
     grad_weight = torch.empty_like(w) if needs[1] else None
     others = [
         None if tensor is None or not need else torch.empty_like(tensor, memory_format=torch.contiguous_format)
@@ -213,13 +196,22 @@ def _run_backward(
         grad_canonical = grad_pixels if packed else reference.to_canonical(grad_pixels, form)
         # The kernel writes gradients with the strides of the pixels it is given.
         x = x if x.stride() == grad_canonical.stride() else torch.empty_like(grad_canonical).copy_(x)
+    vectors = map(_contiguous, (bias, position, prefix, mean, std))
     backends.native.patch_embed_backward(  # type: ignore[union-attr]
-        grad_out.contiguous(), x, w, _contiguous(bias), _contiguous(position), _contiguous(prefix), scale, shift, packed, prefix_at == "back",
-        grad_canonical, grad_weight, *others, torch.get_num_threads(),
+        grad_out.contiguous(), x, w, *vectors, packed, prefix_at == "back", grad_canonical, grad_weight, *others,
+        *backends.execution(backend, pixels), lambda numbers: pixels.new_empty(numbers, dtype=torch.float32),
     )  # fmt: skip
     if grad_weight is not None:
         grad_weight = torch.empty_like(weight).copy_(grad_weight.view(weight.shape))
     return tuple(grad_out.new_empty(0) if grad is None else grad for grad in (grad_pixels, grad_weight, *others))  # type: ignore[return-value]
+
+
+def _empty_gradient(pixels: Tensor, weight: Tensor, form: str) -> Tensor:
+    """Zero if there are pixels that fill no patch: they get no gradient from the kernel."""
+    covered = pixels.numel()
+    if form in LAYOUTS:
+        covered = pixels.shape[0] * checks.count_patches(pixels, weight, form) * weight[0].numel()
+    return torch.empty_like(pixels) if covered == pixels.numel() else torch.zeros_like(pixels)
 
 
 def _reference_backward(

@@ -1,10 +1,12 @@
 // One small kernel for each word of csrc/gpu, for the emulator. Each is one warp unless it says otherwise.
 #include "gpu/convert.cuh"
 #include "gpu/copy_async.cuh"
+#include "gpu/divisor.cuh"
 #include "gpu/exp2.cuh"
 #include "gpu/ldmatrix.cuh"
 #include "gpu/mma.cuh"
 #include "gpu/operands.cuh"
+#include "gpu/packed.cuh"
 #include "gpu/reduce.cuh"
 #include "gpu/shared_access.cuh"
 #include "gpu/shared_tile.cuh"
@@ -257,6 +259,64 @@ extern "C" __global__ void left_transposed(const bf16* a, const bf16* b, float* 
     Accumulator<> sum;
     mma(sum, load_left_transposed(left, 0, 0), load_right(right, 0, 0).b[0]);
     write(d, 8, 0, 0, sum);
+}
+
+// D (32 x 40) = A B and A^T B of a square A (32 x 32) and B (32 x 40): left operands out of both kinds of tiles meet a
+// right one. fp32 operands take the rows 2t and 2t + 1 of B as depths t and t + 4, so those of A B are in that order.
+template <class T>
+VLMK_DEVICE void left_rows(const T* a, const T* b, float* product, float* transposed) {
+    extern __shared__ __align__(16) char memory[];
+    using Left = SharedTile<T, 32, 32>;
+    using Right = SharedTile<T, 32, 40>;
+    const uint32_t base = shared_address(memory);
+    fill(Left(base), a);
+    fill(Right(base + Left::kBytes), b);
+    const TileView<Left> left{Left(base)};
+    const TileView<Right> right{Right(base + Left::kBytes)};
+    TileSum<2, 5> sum, sum_transposed;
+    add_product(sum, load_left_rows<2, 4>(left), right);
+    add_product(sum_transposed, load_left_rows_transposed<2, 4>(left), right);
+    for (int m = 0; m < 2; ++m)
+        for (int n = 0; n < 5; ++n) {
+            write(product, 40, 16 * m, 8 * n, sum[m][n]);
+            write(transposed, 40, 16 * m, 8 * n, sum_transposed[m][n]);
+        }
+}
+extern "C" __global__ void left_rows_bf16(const bf16* a, const bf16* b, float* p, float* t) { left_rows(a, b, p, t); }
+extern "C" __global__ void left_rows_f32(const float* a, const float* b, float* p, float* t) { left_rows(a, b, p, t); }
+
+// Each lane's kCount numbers, through registers and shared memory, as floats, and back rounded to bf16.
+template <class T, int kCount>
+VLMK_DEVICE void packed(const T* from, T* copy, float* wide, bf16* rounded) {
+    __shared__ __align__(16) bf16 memory[32 * kCount];
+    const int at = lane_index() * kCount;
+    const auto numbers = Packed<T, kCount>::load(from + at);
+    numbers.store(copy + at);
+    float values[kCount];
+    for (int i = 0; i < kCount; ++i) wide[at + i] = values[i] = numbers[i];
+    store_numbers<bf16>(shared_address(memory + at), values);
+    for (int i = 0; i < kCount; ++i) rounded[at + i] = memory[at + i];
+}
+#define PACKED(name, T, count)                                                                               \
+    extern "C" __global__ void packed_##name##_##count(const T* from, T* copy, float* wide, bf16* rounded) { \
+        packed<T, count>(from, copy, wide, rounded);                                                         \
+    }
+PACKED(u8, uint8_t, 1)
+PACKED(u8, uint8_t, 2)
+PACKED(u8, uint8_t, 4)
+PACKED(u8, uint8_t, 8)
+PACKED(u8, uint8_t, 16)
+PACKED(bf16, bf16, 1)
+PACKED(bf16, bf16, 2)
+PACKED(bf16, bf16, 8)
+PACKED(f16, f16, 4)
+PACKED(f32, float, 1)
+PACKED(f32, float, 2)
+PACKED(f32, float, 4)
+
+extern "C" __global__ void divisions(const int* numbers, const int* divisors, int* quotients, int count) {
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) quotients[i] = Divisor(divisors[i])(numbers[i]);
 }
 
 // Every count and both directions of ldmatrix and stmatrix on a 32 x 8 block: out is what each lane got, back the block

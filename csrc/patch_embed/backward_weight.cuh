@@ -1,0 +1,116 @@
+// Gradient of the weight: dW = sum over patches of dOut^T x, with x gathered and normalised as in the forward pass. A
+// block has 128 rows of the embedding and one tile of numbers of a patch, and goes through its part of the patches.
+// Several parts leave sums in the workspace.
+#pragma once
+#include "patch_embed/block_sum.cuh"
+#include "patch_embed/number_tile.cuh"
+#include "patch_embed/pixel_tile.cuh"
+
+namespace vlmk::gpu {
+
+template <class T, class Pixel>
+class PatchWeightGradient {
+    using Shape = BlockShape<T>;
+    using Patches = SharedTile<T, kPatchDepth, Shape::kColumns>;
+    using Grads = SharedTile<T, kPatchDepth, kPatchGradientRows>;
+    using Staged = StagedSums<T>;
+    static constexpr int kTileBytes = patch_weight_gradient_bytes(sizeof(T));
+    static_assert(Patches::kBytes + Grads::kBytes <= kTileBytes && Staged::kBytes <= kTileBytes, "both fit");
+    // fp32 sums are short, so that their parts lose nothing.
+    static constexpr int kStep = sizeof(T) == 2 ? 16 : 32;
+
+  public:
+    VLMK_DEVICE explicit PatchWeightGradient(const PatchLaunch& launch)
+        : launch_(launch),
+          p_(launch.problem),
+          span_(launch.tiling.span(static_cast<int>(blockIdx.x) % launch.column_blocks)),
+          first_row_(static_cast<int>(blockIdx.x) / launch.column_blocks % launch.row_blocks * kPatchGradientRows),
+          part_(static_cast<int>(blockIdx.x) / launch.column_blocks / launch.row_blocks) {}
+
+    VLMK_DEVICE void run() const {
+        PatchTables& tables = *reinterpret_cast<PatchTables*>(shared() + kTileBytes);
+        const uint32_t base = shared_address(shared());
+        const Patches patches(base);
+        const Grads grads(base + Patches::kBytes);
+        const PixelTile<Patches, Pixel> pixels(launch_, patches, tables);
+        const GradientTile<Grads> gradients(launch_, grads);
+        const TileView<Grads> left(grads, 0, Shape::warp_row());
+        const TileView<Patches> right(patches, 0, Shape::warp_column());
+
+        const int total = static_cast<int>(p_.batch * p_.source.patches());
+        const int begin = part_ * launch_.part_patches, end = min(begin + launch_.part_patches, total);
+        const int columns = launch_.tiling.rounded_columns(span_);
+        find_norms(p_, tables);
+        __syncthreads();
+        find_runs(launch_, span_, sizeof(Pixel), 0, tables);
+        clear_columns(patches, kPatchDepth, launch_.tiling.columns(span_), columns);
+        if (begin < end) find_patches(p_, begin, kPatchDepth, sizeof(Pixel), 0, tables);
+        typename Shape::Sum sum;
+        int half = 0;
+#pragma unroll 1
+        for (int first = begin; first < end; first += kPatchDepth) {
+            __syncthreads();  // the tiles before have been read, and these patches are known
+            const int count = min(kPatchDepth, end - first);
+            gradients.load(kPatchDepth, count, first_row_, tables.tokens + half);
+            pixels.load(span_, 0, kPatchDepth, count, half);
+            commit_copies();
+            wait_copies<0>();
+            __syncthreads();
+            half = kPatchDepth - half;
+            if (first + kPatchDepth < end)
+                find_patches(p_, first + kPatchDepth, kPatchDepth, sizeof(Pixel), half, tables);
+#pragma unroll 1
+            for (int k = 0; k < kPatchDepth; k += kStep)
+                add_product(sum, load_left_rows_transposed<Shape::kRowBlocks, kStep / 8>(left + Grads::offset(k, 0)),
+                            right + Patches::offset(k, 0), columns - Shape::warp_column());
+        }
+        write(sum);
+    }
+
+  private:
+    VLMK_DEVICE static char* shared() {
+        extern __shared__ __align__(16) char memory[];
+        return memory;
+    }
+
+    VLMK_DEVICE void write(const typename Shape::Sum& sum) const {
+        const Staged staged(shared_address(shared()));
+        staged.store(sum);
+        const PatchTiling& t = launch_.tiling;
+        const int columns = t.columns(span_), apart = t.positions - span_.positions();
+        const int embed = static_cast<int>(p_.embed), elements = t.positions * t.channels;
+        const Divisor of_channel(span_.positions());
+        float* const parts = p_.workspace + int64_t{part_} * embed * elements;
+#pragma unroll 1
+        for (int i = static_cast<int>(threadIdx.x); i < kPatchGradientRows * Shape::kColumns; i += kPatchThreads) {
+            const int row = first_row_ + i / Shape::kColumns, column = i % Shape::kColumns;
+            if (row >= embed || column >= columns) continue;
+            const int64_t to = int64_t{row} * elements + t.first_position(span_) + column + of_channel(column) * apart;
+            float value[1];
+            staged.load(i / Shape::kColumns, column, value);
+            if (launch_.parts > 1)
+                parts[to] = value[0];
+            else
+                static_cast<T*>(p_.grad_weight)[to] = from_float<T>(value[0]);
+        }
+    }
+
+    const PatchLaunch& launch_;
+    const PatchEmbedProblem& p_;
+    const TileSpan span_;
+    const int first_row_, part_;
+};
+
+// The parts' sum, always in the same order.
+template <class T>
+VLMK_DEVICE void add_weight_parts(const PatchLaunch& launch) {
+    const PatchEmbedProblem& p = launch.problem;
+    const int64_t count = p.embed * p.source.elements(), i = int64_t{blockIdx.x} * kPartThreads + threadIdx.x;
+    if (i >= count) return;
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int part = 0; part < launch.parts; ++part) sum += p.workspace[part * count + i];
+    static_cast<T*>(p.grad_weight)[i] = from_float<T>(sum);
+}
+
+}  // namespace vlmk::gpu

@@ -1,0 +1,70 @@
+// What a block knows about its patches: where their pixels are, and their tokens; about the runs of a tile; and how
+// pixels are normalised.
+#pragma once
+#include "gpu/device.cuh"
+#include "patch_embed/launch.h"
+#include "patch_embed/tiles.h"
+
+namespace vlmk::gpu {
+
+// x = pixel * scale + shift
+struct PatchNorm {
+    float scale, shift;
+};
+
+struct PatchRun {
+    int64_t bytes;   // from the first pixel of a patch to the first of the run that is in the tile
+    PatchNorm norm;  // where it is all of one channel
+};
+
+// In shared memory behind the tiles. Two sets of runs, or of half as many patches, for what is next beside what is now.
+struct PatchTables {
+    int64_t pixels[kPatchRows];  // bytes from the first pixel
+    int tokens[kPatchRows];      // of all tokens
+    int positions[kPatchRows];   // rows of `position`, or -1
+    PatchRun runs[2][kPatchRuns];
+    PatchNorm norms[1];  // of as many channels as differ
+};
+static_assert(sizeof(PatchTables) == kPatchTableBytes + kPatchNormBytes, "plan and kernel agree about shared memory");
+
+// Patches from `first` on at index `begin` of the tables; those past the last are like it. By all threads.
+VLMK_DEVICE void find_patches(const PatchEmbedProblem& p, int first, int count, int element_bytes, int begin,
+                              PatchTables& tables) {
+    const PatchSource& s = p.source;
+    const int patches = static_cast<int>(s.patches()), last = static_cast<int>(p.batch) * patches - 1;
+    const int height = static_cast<int>(s.grid[1]), width = static_cast<int>(s.grid[2]);
+    for (int r = static_cast<int>(threadIdx.x); r < count; r += static_cast<int>(blockDim.x)) {
+        const int patch = min(first + r, last), image = patch / patches, at = patch % patches;
+        const int w = at % width, h = at / width % height, t = at / width / height;
+        const int64_t token = p.first_patch_token() + at;
+        tables.pixels[begin + r] = element_bytes * (image * s.batch_stride + t * s.grid_stride[0] +
+                                                    h * s.grid_stride[1] + w * s.grid_stride[2]);
+        tables.tokens[begin + r] = static_cast<int>(image * p.tokens() + token);
+        tables.positions[begin + r] = static_cast<int>(p.position_row(token));
+    }
+}
+
+// One for each channel where there are means or deviations, else one for all.
+VLMK_DEVICE bool norms_differ(const PatchEmbedProblem& p) { return p.mean != nullptr || p.deviation != nullptr; }
+
+VLMK_DEVICE void find_norms(const PatchEmbedProblem& p, PatchTables& tables) {
+    const int count = norms_differ(p) ? static_cast<int>(p.source.channels) : 1;
+    for (int c = static_cast<int>(threadIdx.x); c < count; c += static_cast<int>(blockDim.x))
+        tables.norms[c] = {p.scale(c), p.shift(c)};
+}
+
+// The runs of a tile; norms are known.
+VLMK_DEVICE void find_runs(const PatchLaunch& launch, const TileSpan& span, int element_bytes, int set,
+                           PatchTables& tables) {
+    const PatchTiling& t = launch.tiling;
+    const bool dense = t.channels > 1;
+    for (int r = static_cast<int>(threadIdx.x); r < span.runs; r += static_cast<int>(blockDim.x)) {
+        const int run = span.run + r, row = run % t.rows, frame = run / t.rows % t.frames;
+        const int channel = run / t.rows / t.frames;
+        const int64_t along = dense ? int64_t{span.begin} * t.channels * element_bytes : span.begin * t.position_bytes;
+        tables.runs[set][r] = {channel * t.channel_bytes + frame * t.frame_bytes + row * t.row_bytes + along,
+                               tables.norms[norms_differ(launch.problem) ? channel : 0]};
+    }
+}
+
+}  // namespace vlmk::gpu
