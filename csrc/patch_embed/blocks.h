@@ -9,7 +9,7 @@
 
 namespace vlmk {
 
-constexpr int64_t kPatchRows = 128;    // patches of a block: register tiles of rows that share a panel of the weight
+constexpr int64_t kPatchRows = 128;   // patches of a block: register tiles of rows that share a panel of the weight
 constexpr int64_t kWeightChunk = 64;  // pixels of a patch whose weight gradient one task owns, at least
 
 // Patches summed per product of the weight gradient: their gradients take up to half of the second-level cache.

@@ -91,6 +91,7 @@ _LOSS_OPTIONS = (
     Option("normalize", 0, "1: by the kernels"),
 )
 
+
 def _patch_embed(options: argparse.Namespace, dtype: Any, gradients: bool) -> tuple[Tensor, ...]:
     import torch
 
