@@ -75,17 +75,22 @@ def same_numbers(a: dict[str, float], b: dict[str, float]) -> bool:
 
 
 def test_clip_and_its_queries(tmp_path: Path, backend: str) -> None:
-    first = clip.run_clip(tmp_path / "a", [], 3, 12)
-    second = clip.run_clip(tmp_path / "b", [], 3, 12)
+    recipe = clip.ClipRecipe(steps=12, views=1)
+    first = clip.run_clip(tmp_path / "a", [], 3, recipe=recipe)
+    second = clip.run_clip(tmp_path / "b", [], 3, recipe=recipe)
     assert same_numbers(first.numbers, second.numbers)
-    state = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
+    state = [
+        [(tmp_path / name / "model" / str(n) / "model.safetensors").read_bytes() for n in range(recipe.models)]
+        for name in "ab"
+    ]
     assert state[0] == state[1]
+    assert len(set(state[0])) == recipe.models
     files = {path.name for path in (tmp_path / "a").iterdir()}
     assert files >= {"report.html", "retrieval.png", "loss.png", "similarity.png", "attention.png"}
     page = (tmp_path / "a" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4
     assert 'src="http' not in page
-    answers = clip.run_clip(tmp_path / "a", ["red heart", "xyzzy"], 3, 12)
+    answers = clip.run_clip(tmp_path / "a", ["red heart", "xyzzy"], 3, recipe=recipe)
     assert answers.numbers["seconds"] == 0  # no second training
     assert any("never seen in training: xyzzy" in line for line in answers.lines)
     assert (tmp_path / "a" / "queries.png").is_file()

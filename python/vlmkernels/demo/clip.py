@@ -16,6 +16,7 @@ from vlmkernels.demo import pictures, report
 from vlmkernels.demo.augment import augment
 from vlmkernels.demo.drawings import Drawing, Split, find_drawings, images_of, split, words_of
 from vlmkernels.demo.result import CREDIT, Result, history_facts
+from vlmkernels.demo.search import caption_features, closest, drawing_features, fair_scores
 from vlmkernels.demo.training import History, fit
 from vlmkernels.models.clip import CLIP, CLIPConfig, TextTowerConfig
 from vlmkernels.models.tokenizer import Tokenizer
@@ -49,6 +50,9 @@ class ClipRecipe:
     mirrored: float = 0.5  # how often a drawing that has no left and right is mirrored
     flag_share: float = 0.2  # flags of countries are a sixth of all drawings and teach little else
     alias_share: float = 0.3  # how often a caption is one of the other names of its drawing
+    models: int = 2  # trained one after the other from different seeds; their similarities are averaged
+    views: int = 8  # of a drawing, besides itself, that its features are averaged over
+    neighbours: int = 10  # training pairs that tell which captions and drawings are close to everything
 
 
 @dataclass
@@ -250,16 +254,23 @@ def run_clip(
         recipe = ClipRecipe(**{**asdict(recipe), "steps": steps})
     collection = load_collection(recipe.size)
     folder, identity = out / "model", {"recipe": asdict(recipe), "seed": seed}
+    folders = [folder / str(n) for n in range(recipe.models)]
     if queries and _saved(folder) == identity:
-        tokenizer, model, history = Tokenizer.load(folder / "tokenizer.json"), CLIP.from_pretrained(folder), History()
+        tokenizer, history = Tokenizer.load(folder / "tokenizer.json"), History()
+        models = [CLIP.from_pretrained(one) for one in folders]
     else:
         training = collection.split.train
         tokenizer = Tokenizer.train(caption for n in training for caption in collection.drawings[n].captions)
-        model, history = train(collection, tokenizer, recipe, seed)
-        model.save_pretrained(folder)
+        # Seeds far apart, so that those of two runs side by side have no model in common.
+        trained = [train(collection, tokenizer, recipe, seed + 1_000_003 * n) for n in range(recipe.models)]
+        models, history = [model for model, _ in trained], trained[0][1]
+        history.seconds = sum(one.seconds for _, one in trained)
+        history.items = sum(one.items for _, one in trained)
+        for model, one in zip(models, folders, strict=True):
+            model.save_pretrained(one)
         tokenizer.save(folder / "tokenizer.json")
         (folder / "identity.json").write_text(json.dumps(identity))
-    return _report(out, collection, tokenizer, model, history, queries, recipe)
+    return _report(out, collection, tokenizer, models, history, queries, recipe, seed)
 
 
 def _saved(folder: Path) -> object:
@@ -272,16 +283,24 @@ def _report(
     out: Path,
     collection: Collection,
     tokenizer: Tokenizer,
-    model: CLIP,
+    models: Sequence[CLIP],
     history: History,
     queries: Sequence[str],
     recipe: ClipRecipe,
+    seed: int,
 ) -> Result:
-    held_out = collection.split.held_out
+    training, held_out = collection.split.train, collection.split.held_out
     names = collection.captions(held_out)
-    image_features = model.encode_image(collection.images)
-    text_features = model.encode_text(tokenizer(names, recipe.context))
-    similarity = text_features @ image_features[held_out].mT
+    drawings = drawing_features(models, collection.images, recipe.views, recipe.color, seed)
+    known = caption_features(models, tokenizer(collection.captions(training), recipe.context))
+    hubs = closest(drawings, known, recipe.neighbours)
+
+    def compare(captions: Sequence[str], candidates: Sequence[int]) -> Tensor:
+        features = caption_features(models, tokenizer(list(captions), recipe.context))
+        caption_hubs = closest(features, drawings[training], recipe.neighbours)
+        return fair_scores(features, drawings[list(candidates)], caption_hubs, hubs[list(candidates)])
+
+    similarity = compare(names, held_out)
     numbers = retrieval(similarity)
     chance = 100 / len(held_out)
     result = Result(numbers={**numbers, "images per second": history.rate, "seconds": history.seconds})
@@ -300,8 +319,7 @@ def _report(
     if queries:
         rows = []
         for query in queries:
-            scores = (model.encode_text(tokenizer([query], recipe.context)) @ image_features.mT)[0]
-            best = scores.topk(8).indices.tolist()
+            best = compare([query], range(len(drawings)))[0].topk(8).indices.tolist()
             unknown = [word for word, known in _words(tokenizer, query) if not known]
             note = f" (never seen in training: {', '.join(unknown)})" if unknown else ""
             result.lines.append(f"{query!r}{note}: " + ", ".join(collection.captions(best[:5])))
@@ -335,12 +353,12 @@ def _report(
     shown.append(
         (
             "Similarity",
-            "Cosine of each held-out caption with each held-out drawing.",
+            "Each held-out caption with each held-out drawing: cosines, less what each has with everything.",
             pictures.similarity_matrix(similarity.numpy(), out / "similarity.png"),
         )
     )
     side = recipe.size // recipe.patch
-    maps = model.vision.attention_map(collection.images[held_out[:5]]).view(-1, side, side)
+    maps = models[0].vision.attention_map(collection.images[held_out[:5]]).view(-1, side, side)
     rows_of_maps = [
         (images[n], [("attention", weights.numpy())]) for n, weights in zip(held_out[:5], maps, strict=True)
     ]
