@@ -1,5 +1,5 @@
-// Block sizes of the CPU patch embedding: functions of the problem and of the size of the caches, so that results do
-// not depend on the number of threads.
+// Block sizes of the CPU patch embedding: functions of the problem and of the size of the caches. Results do not
+// depend on the number of threads.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -9,12 +9,19 @@
 
 namespace vlmk {
 
-constexpr int64_t kPatchRows = 128;   // patches of a block: register tiles of rows that share a panel of the weight
-constexpr int64_t kWeightChunk = 64;  // pixels of a patch whose weight gradient one task owns, at least
+constexpr int64_t kPatchRows = 128;  // patches of a block: register tiles of rows that share a panel of the weight
 
-// Patches summed per product of the weight gradient: their gradients take up to half of the second-level cache.
+// Pixels of a patch whose weight gradient one task owns: every task reads the gradients of all tokens, so as few tasks
+// as keep the threads busy. Sums of different pixels are apart, so that results do not depend on it.
+VLMK_INLINE int64_t weight_chunk(int64_t elements, int threads) {
+    return std::clamp<int64_t>(elements / (2 * std::max(threads, 1)), 64, 512);
+}
+
+// Patches summed per product of the weight gradient: their gradients, as floats and in the units of the product, take
+// up to the second-level cache.
 VLMK_INLINE int64_t gradient_patches(int64_t embed) {
-    const int64_t fitting = cache_sizes().second / 2 / (4 * std::max<int64_t>(embed, 1));
+    constexpr int64_t kBytes = 10;
+    const int64_t fitting = cache_sizes().second / (kBytes * std::max<int64_t>(embed, 1));
     return std::clamp<int64_t>(fitting / 16 * 16, 64, 512);
 }
 

@@ -108,9 +108,10 @@ void backward(const PatchEmbedProblem& p) {
     const Runs runs(p);
     const int64_t elements = p.source.elements(), total = p.batch * p.source.patches();
     if (p.grad_weight != nullptr && elements > 0) {
-        const int64_t runs_per_chunk = (kWeightChunk + runs.length - 1) / runs.length;
-        parallel_for((runs.count + runs_per_chunk - 1) / runs_per_chunk, p.threads, [&](int64_t chunk) {
-            const int64_t first = chunk * runs_per_chunk;
+        const int64_t chunk = weight_chunk(elements, p.threads),
+                      runs_per_chunk = (chunk + runs.length - 1) / runs.length;
+        parallel_for((runs.count + runs_per_chunk - 1) / runs_per_chunk, p.threads, [&](int64_t task) {
+            const int64_t first = task * runs_per_chunk;
             weight_gradient<T>(p, runs, first,
                                first + runs_per_chunk < runs.count ? first + runs_per_chunk : runs.count);
         });

@@ -85,22 +85,37 @@ struct Block {
     }
 };
 
-// All rows of C, `kAcross` tiles of its columns: B's tiles come from the first-level cache after the first rows.
+// C += the sums in the registers, each of which was added up from zero.
+template <class Shape>
+VLMK_INLINE void add_sums(int64_t down, int64_t across, const Sums& c) {
+    alignas(64) float sums[4 * kTileRows * kTileRows];
+    const int64_t width = across * kTileRows;
+    Shape::store_sums({sums, width});
+    for (int64_t i = 0; i < down * kTileRows; ++i)
+        for (int64_t j = 0; j < width; j += kLanes) store(c.at(i, j), load(c.at(i, j)) + load(sums + i * width + j));
+}
+
+// All rows of C, `kAcross` tiles of its columns: B's tiles come from the first-level cache after the first rows. In
+// fp32 every stretch is summed from zero: in one long chain, rounding errors would pass the allowed ones.
 template <int kParts, int kAcross>
 void column_of_blocks(bool accumulate, int64_t rows, int64_t depth, const Left& a, const Right& b, const Sums& c) {
-    const auto block = [&](auto shape, int64_t i) {
+    constexpr bool kFromZero = kParts == 3;
+    const auto block = [&](auto shape, int64_t down, int64_t i) {
         using Shape = decltype(shape);
         const Sums sums{c.at(i, 0), c.row};
-        if (accumulate)
+        if (accumulate && !kFromZero)
             Shape::load_sums(sums);
         else
             Shape::zero_sums();
         Shape::template add_products<kParts>(depth, {a.at(i, 0), a.row}, b);
-        Shape::store_sums(sums);
+        if (accumulate && kFromZero)
+            add_sums<Shape>(down, kAcross, sums);
+        else
+            Shape::store_sums(sums);
     };
     int64_t i = 0;
-    for (; i + 2 * kTileRows <= rows; i += 2 * kTileRows) block(Block<2, kAcross>{}, i);
-    if (i < rows) block(Block<1, kAcross>{}, i);
+    for (; i + 2 * kTileRows <= rows; i += 2 * kTileRows) block(Block<2, kAcross>{}, 2, i);
+    if (i < rows) block(Block<1, kAcross>{}, 1, i);
 }
 
 // Units of a column of B that stay in the first-level cache, whatever the number of parts.
