@@ -9,9 +9,8 @@
 
 namespace vlmk {
 
-// Rows of queries handled together, heads of a group included: whole tiles of AMX, and whole register tiles of 6 rows
-// plus little. 24 to 128 rows are equally fast.
-constexpr int64_t kForwardRows = 64;
+// Rows of queries handled together in the backward pass, heads of a group included: whole tiles of AMX. The forward
+// pass takes as many as a panel has columns.
 constexpr int64_t kBackwardRows = 64;
 
 // Few rows go through the keys kStreamKeys at a time, which stay in the first and second cache, and through parts of
@@ -25,7 +24,7 @@ constexpr int64_t kBackwardTasks = 16;
 // of its rows take up to half of the second-level cache.
 VLMK_INLINE int64_t max_keys(int64_t head_dim) {
     constexpr int64_t kShortest = 128, kLongest = 640, kNumber = 4;
-    const int64_t bytes_per_key = kNumber * (2 * head_dim + kForwardRows);
+    const int64_t bytes_per_key = kNumber * (2 * head_dim + kBackwardRows);
     return std::clamp(cache_sizes().second / 2 / bytes_per_key, kShortest, kLongest);
 }
 

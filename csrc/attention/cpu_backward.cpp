@@ -1,10 +1,11 @@
-// Flash attention backward on the CPU. For a block of query rows, over blocks of keys,
-//     P = 2^(S - lse),  dP = dO V^T,  dS = scale * P * (dP - rowsum(dO * O) + dlse),
-//     dV += P^T dO,  dK += dS^T Q,  dQ += dS K.
+// Flash attention backward on the CPU. For a block of query rows, which are columns here, over blocks of keys,
+//     P^T = 2^(S^T - lse),  dP^T = V dO^T,  dS^T = scale * P^T * (dP^T - rowsum(dO * O) + dlse),
+//     dV += P^T dO,  dK += dS^T Q,  dQ^T += K^T dS^T,
+// so that no block of scores is turned around.
 // A task owns a chunk of the keys of one key head and all query rows of its group, so that every sum has one owner and
 // one order.
 #include "attention/blocks.h"
-#include "attention/mask.h"
+#include "attention/column_mask.h"
 #include "core/dispatch.h"
 #include "core/parallel.h"
 #include "simd/pack.h"
@@ -33,136 +34,184 @@ template <class T>
 struct QueryBlock {
     using U = typename UnitOf<T>::type;
     RowBlock<kBackwardRows> block;
-    UnitRows<U> query, grad_out;                             // left-hand sides of S and dP
-    Buffer<typename U::Unit> query_packed, grad_out_packed;  // right-hand sides of dK and dV
-    float lse[kBackwardRows], delta[kBackwardRows];          // lse in units of log 2, rowsum(dO * O) - dlse
+    Panels columns;                                              // the rows
+    Buffer<typename U::Unit> query_columns, grad_out_columns;    // right-hand sides of S^T and dP^T
+    Buffer<typename U::Unit> query_rows, grad_out_rows;          // right-hand sides of dK and dV
+    alignas(64) float lse[kBackwardRows], delta[kBackwardRows];  // lse in units of log 2, rowsum(dO * O) - dlse
 
     QueryBlock(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t first_row)
         : block(p, s, key_head, first_row),
-          query(block.count, p.head_dim),
-          grad_out(block.count, p.head_dim),
-          query_packed(packed_size<U>(block.count, p.head_dim)),
-          grad_out_packed(packed_size<U>(block.count, p.head_dim)) {
+          columns(block.count),
+          query_columns(packed_size<U>(p.head_dim, block.count)),
+          grad_out_columns(packed_size<U>(p.head_dim, block.count)),
+          query_rows(packed_size<U>(block.count, p.head_dim)),
+          grad_out_rows(packed_size<U>(block.count, p.head_dim)) {
         const int64_t d = p.head_dim;
         // Rows of several heads have no common stride: they are gathered first.
-        Buffer<T> gathered_query(block.count * d), gathered_grad(block.count * d);
+        Buffer<T> queries(block.count * d), grads(block.count * d);
         for (int64_t r = 0; r < block.count; ++r) {
             const Row& row = block.rows[r];
             const T* q = row_pointer<const T>(p.query, s, s.first_q, row.head, row.position);
             const T* g = row_pointer<const T>(p.grad_out, s, s.first_q, row.head, row.position);
             const T* o = row_pointer<const T>(p.out, s, s.first_q, row.head, row.position);
-            std::memcpy(gathered_query.get() + r * d, q, static_cast<size_t>(d) * sizeof(T));
-            std::memcpy(gathered_grad.get() + r * d, g, static_cast<size_t>(d) * sizeof(T));
-            query.set(r, q, d);
-            grad_out.set(r, g, d);
+            std::memcpy(queries.get() + r * d, q, static_cast<size_t>(d) * sizeof(T));
+            std::memcpy(grads.get() + r * d, g, static_cast<size_t>(d) * sizeof(T));
             const int64_t at = lse_index(p, s, row.head, row.position);
             // A row that saw nothing has lse -inf; +inf makes its probabilities 2^-inf = 0.
             lse[r] = p.lse[at] == -kInfinity ? kInfinity : p.lse[at] * kLog2E;
             delta[r] = dot(g, o, d) - (p.grad_lse != nullptr ? p.grad_lse[at] : 0.0f);
         }
-        pack<U>(query_packed.get(), Panels(d), gathered_query.get(), d, block.count);
-        pack<U>(grad_out_packed.get(), Panels(d), gathered_grad.get(), d, block.count);
+        for (int64_t r = block.count; r < kBackwardRows; ++r) lse[r] = kInfinity, delta[r] = 0.0f;
+        pack_transposed<U>(query_columns.get(), columns, queries.get(), d, d);
+        pack_transposed<U>(grad_out_columns.get(), columns, grads.get(), d, d);
+        pack<U>(query_rows.get(), Panels(d), queries.get(), d, block.count);
+        pack<U>(grad_out_rows.get(), Panels(d), grads.get(), d, block.count);
     }
-    PackedB<U> query_right(int64_t d) const { return {Panels(d), units<U>(block.count), query_packed.get()}; }
-    PackedB<U> grad_out_right(int64_t d) const { return {Panels(d), units<U>(block.count), grad_out_packed.get()}; }
+    PackedB<U> as_columns(const Buffer<typename U::Unit>& packed, int64_t d) const {
+        return {columns, units<U>(d), packed.get()};
+    }
+    PackedB<U> as_rows(const Buffer<typename U::Unit>& packed, int64_t d) const {
+        return {Panels(d), units<U>(block.count), packed.get()};
+    }
 };
 
-// K^T, K and V^T of a chunk, packed block by block.
+// K and V of a chunk as rows, K^T as columns, block by block.
 template <class T>
-struct PackedChunk {
+class ChunkKeys {
     using U = typename UnitOf<T>::type;
-    int64_t transposed_size, plain_size;
-    Buffer<typename U::Unit> keys_transposed, keys, values_transposed;
+    using Unit = typename U::Unit;
 
-    PackedChunk(const AttentionProblem& p, const Sequence& s, int64_t head, const KeyBlocks& blocks, Chunk chunk)
-        : transposed_size(packed_size<U>(p.head_dim, blocks.size)),
-          plain_size(packed_size<U>(blocks.size, p.head_dim)),
-          keys_transposed(transposed_size * chunk.blocks),
-          keys(plain_size * chunk.blocks),
-          values_transposed(transposed_size * chunk.blocks) {
+  public:
+    ChunkKeys(const AttentionProblem& p, const Sequence& s, int64_t head, const KeyBlocks& blocks, Chunk chunk)
+        : rows_(p.head_dim),
+          columns_(blocks.size, p.head_dim),
+          block_size_(blocks.size * rows_.stride),
+          keys_(chunk.blocks * block_size_),
+          values_(chunk.blocks * block_size_),
+          transposed_(chunk.blocks * columns_.size) {
+        const int64_t d = p.head_dim;
         for (int64_t b = 0; b < chunk.blocks; ++b) {
             const int64_t begin = blocks.begin(chunk.first_block + b), length = blocks.length(chunk.first_block + b);
             const T* key = row_pointer<const T>(p.key, s, s.first_k, head, begin);
             const T* value = row_pointer<const T>(p.value, s, s.first_k, head, begin);
-            pack_transposed<U>(keys_transposed.get() + b * transposed_size, Panels(length), key, p.key.row_stride,
-                               p.head_dim);
-            pack<U>(keys.get() + b * plain_size, Panels(p.head_dim), key, p.key.row_stride, length);
-            pack_transposed<U>(values_transposed.get() + b * transposed_size, Panels(length), value, p.value.row_stride,
-                               p.head_dim);
+            for (int64_t j = 0; j < length; ++j) {
+                rows_.write(keys_.get() + b * block_size_ + j * rows_.stride, key + j * p.key.row_stride, d);
+                rows_.write(values_.get() + b * block_size_ + j * rows_.stride, value + j * p.value.row_stride, d);
+            }
+            // Tiles read rows behind the last, whose scores are not used.
+            for (int64_t j = length; j < whole_vectors(length); ++j) {
+                fill_zero(keys_.get() + b * block_size_ + j * rows_.stride, rows_.stride);
+                fill_zero(values_.get() + b * block_size_ + j * rows_.stride, rows_.stride);
+            }
+            columns_.write(transposed_.get() + b * columns_.size, key, p.key.row_stride, length, d);
         }
     }
+    LeftSide<U> keys(int64_t block) const { return {keys_.get() + block * block_size_, rows_.stride, 1}; }
+    LeftSide<U> values(int64_t block) const { return {values_.get() + block * block_size_, rows_.stride, 1}; }
+    LeftSide<U> keys_transposed(int64_t block) const {
+        return columns_.left(transposed_.get() + block * columns_.size);
+    }
+
+  private:
+    RowUnits<U> rows_;
+    ColumnUnits<U> columns_;
+    int64_t block_size_;
+    Buffer<Unit> keys_, values_, transposed_;
 };
 
-// P and dS of one row, in place of the raw products S and dP; both are 0 where masked and in the padding.
-inline void probabilities_and_slopes(const AttentionProblem& p, float factor, float lse, float delta, int64_t padded,
-                                     float* scores, float* grads, const float* slope) {
-    for (int64_t j = 0; j < padded; j += kLanes) {
-        const Vec probability = exp2_nonpositive(load(scores + j) * splat(factor) - splat(lse));
-        Vec grad = probability * (load(grads + j) - splat(delta)) * splat(p.scale);
-        if (slope != nullptr) grad = grad * load(slope + j);
-        store(scores + j, probability);
-        store(grads + j, grad);
+// P^T and dS^T of a block of keys as the products take them.
+template <class U>
+class Slopes {
+  public:
+    explicit Slopes(int64_t max_keys)
+        : probabilities_(max_keys, kBackwardRows),
+          rows_(max_keys, kBackwardRows),
+          columns_(packed_size<U>(max_keys, kBackwardRows)) {}
+
+    // Out of the raw products S^T and dP^T, `keys` rows of q.columns, in place of which P^T and dS^T are left; both are
+    // 0 where masked and in the padding.
+    template <class Queries>
+    void make(const AttentionProblem& p, const Queries& q, float factor, int64_t keys, float* scores, float* grads,
+              const float* slopes) {
+        constexpr int64_t kGroup = 2 * kLanes;  // keys that stay in the first cache until they are units
+        const int64_t stride = q.columns.padded_columns(), unit_count = units<U>(keys) / U::kParts;
+        for (int64_t group = 0; group < keys; group += kGroup) {
+            const int64_t end = std::min(group + kGroup, keys);
+            for (int64_t j = group; j < end; ++j) {
+                float *score = scores + j * stride, *grad = grads + j * stride;
+                for (int64_t r = 0; r < stride; r += kLanes) {
+                    const Vec probability = exp2_nonpositive(load(score + r) * splat(factor) - load(q.lse + r));
+                    Vec slope = probability * (load(grad + r) - load(q.delta + r)) * splat(p.scale);
+                    if (slopes != nullptr) slope = slope * load(slopes + j * stride + r);
+                    store(score + r, probability);
+                    store(grad + r, slope);
+                }
+                probabilities_.set_floats(j, score, stride);
+                rows_.set_floats(j, grad, stride);
+            }
+            const int64_t last = std::min((group + kGroup) / U::kDepth, unit_count);
+            for (int64_t k = group / U::kDepth; k < last; ++k)
+                pack_unit<U>(columns_.get(), q.columns, grads, stride, keys, k);
+        }
     }
-}
+    LeftSide<U> probabilities(const float* scores, int64_t stride) const {
+        return probabilities_.left_of(scores, stride);
+    }
+    LeftSide<U> rows(const float* grads, int64_t stride) const { return rows_.left_of(grads, stride); }
+    const typename U::Unit* columns() const { return columns_.get(); }
+
+  private:
+    UnitRows<U> probabilities_, rows_;
+    Buffer<typename U::Unit> columns_;
+};
 
 template <class T>
 void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, const KeyBlocks& blocks, Chunk chunk,
                     float* partial_grad_query) {
     using U = typename UnitOf<T>::type;
     const int64_t d = p.head_dim, d_padded = Panels(d).padded_columns();
-    const int64_t score_stride = spread_stride(blocks.size);
-    const PackedChunk<T> packed(p, s, head, blocks, chunk);
+    const ChunkKeys<T> packed(p, s, head, blocks, chunk);
     const int64_t first_key = blocks.begin(chunk.first_block),
                   keys = std::min(chunk.blocks * blocks.size, s.seqlen_k - first_key);
     Buffer<float> grad_key(keys * d_padded), grad_value(keys * d_padded);
     fill_zero(grad_key.get(), keys * d_padded);
     fill_zero(grad_value.get(), keys * d_padded);
-    Buffer<float> scores(kBackwardRows * score_stride), grads(kBackwardRows * score_stride),
-        grad_query(kBackwardRows * d_padded);
-    Buffer<float> slopes(p.softcap != 0.0f ? score_stride : 0);
-    UnitRows<U> grad_rows(kBackwardRows, score_stride);
-    UnitColumns<U> probability_columns(kBackwardRows, score_stride), grad_columns(kBackwardRows, score_stride);
+    const int64_t block_floats = (blocks.size + kLanes) * kBackwardRows;
+    Buffer<float> scores(block_floats), grads(block_floats), softcap_slopes(p.softcap != 0.0f ? block_floats : 0);
+    Buffer<float> grad_query(d_padded * kBackwardRows), grad_query_rows(d_padded * kBackwardRows);
+    Slopes<U> slopes(blocks.size);
 
     const ProductScope scope;
     for (int64_t rb = 0; rb < row_blocks<kBackwardRows>(p, s); ++rb) {
         const QueryBlock<T> q(p, s, head, rb * kBackwardRows);
-        const int64_t rows = q.block.count;
-        fill_zero(grad_query.get(), rows * d_padded);
+        const int64_t stride = q.columns.padded_columns();
+        fill_zero(grad_query.get(), d_padded * stride);
         for (int64_t b = 0; b < chunk.blocks; ++b) {
-            const int64_t begin = blocks.begin(chunk.first_block + b), length = blocks.length(chunk.first_block + b),
-                          end = begin + length;
-            if (invisible(p, s, q.block, begin, end)) continue;
-            const Panels panels(length);
-            const int64_t padded = panels.padded_columns();
-            const PackedB<U> keys_right{panels, units<U>(d), packed.keys_transposed.get() + b * packed.transposed_size};
-            const PackedB<U> values_right{panels, units<U>(d),
-                                          packed.values_transposed.get() + b * packed.transposed_size};
-            const PackedB<U> keys_plain{Panels(d), units<U>(length), packed.keys.get() + b * packed.plain_size};
-
-            product<U>(false, rows, q.query.left(), keys_right, scores.get(), score_stride);
-            product<U>(false, rows, q.grad_out.left(), values_right, grads.get(), score_stride);
-            for (int64_t r = 0; r < rows; ++r) {
-                float* row = scores.get() + r * score_stride;
-                const float factor = finish_scores(p, s, q.block.rows[r], begin, end, padded, row, slopes.get());
-                probabilities_and_slopes(p, factor, q.lse[r], q.delta[r], padded, row, grads.get() + r * score_stride,
-                                         slopes.get());
-            }
+            const int64_t begin = blocks.begin(chunk.first_block + b), length = blocks.length(chunk.first_block + b);
+            if (invisible(p, s, q.block, begin, begin + length)) continue;
+            const int64_t rows = U::kTiles ? whole_vectors(length) : length;
+            product<U>(false, rows, packed.keys(b), q.as_columns(q.query_columns, d), scores.get(), stride);
+            product<U>(false, rows, packed.values(b), q.as_columns(q.grad_out_columns, d), grads.get(), stride);
+            const float factor =
+                finish_columns(p, s, q.block, begin, begin + length, scores.get(), stride, softcap_slopes.get());
+            slopes.make(p, q, factor, length, scores.get(), grads.get(), softcap_slopes.get());
 
             const int64_t key_offset = (begin - first_key) * d_padded;
-            const auto pt = probability_columns.from_floats(scores.get(), score_stride, rows, padded);
-            product<U>(true, length, pt, q.grad_out_right(d), grad_value.get() + key_offset, d_padded);
-            const auto dst = grad_columns.from_floats(grads.get(), score_stride, rows, padded);
-            product<U>(true, length, dst, q.query_right(d), grad_key.get() + key_offset, d_padded);
-            const auto ds = grad_rows.from_floats(grads.get(), score_stride, padded);
-            product<U>(true, rows, ds, keys_plain, grad_query.get(), d_padded);
+            product<U>(true, length, slopes.probabilities(scores.get(), stride), q.as_rows(q.grad_out_rows, d),
+                       grad_value.get() + key_offset, d_padded);
+            product<U>(true, length, slopes.rows(grads.get(), stride), q.as_rows(q.query_rows, d),
+                       grad_key.get() + key_offset, d_padded);
+            product<U>(true, d_padded, packed.keys_transposed(b), {q.columns, units<U>(length), slopes.columns()},
+                       grad_query.get(), stride);
         }
-        for (int64_t r = 0; r < rows; ++r) {
+        transpose_into(grad_query_rows.get(), d_padded, grad_query.get(), stride, d_padded, q.block.count);
+        for (int64_t r = 0; r < q.block.count; ++r) {
             const Row& row = q.block.rows[r];
+            const float* from = grad_query_rows.get() + r * d_padded;
             if (partial_grad_query == nullptr)
-                convert_row(row_pointer<T>(p.grad_query, s, s.first_q, row.head, row.position),
-                            grad_query.get() + r * d_padded, d);
+                convert_row(row_pointer<T>(p.grad_query, s, s.first_q, row.head, row.position), from, d);
             else
-                convert_row(partial_grad_query + (rb * kBackwardRows + r) * d, grad_query.get() + r * d_padded, d);
+                convert_row(partial_grad_query + (rb * kBackwardRows + r) * d, from, d);
         }
     }
     for (int64_t j = 0; j < keys; ++j) {

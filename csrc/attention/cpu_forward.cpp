@@ -1,59 +1,68 @@
-// Flash attention forward on the CPU: for a block of query rows, over blocks of keys, S = Q K^T and the online softmax.
-// Keys and values are packed once per key head, or read once where rows are few; nothing of size Sq x Sk exists.
+// Flash attention forward on the CPU: for a panel of query rows, over blocks of keys, S^T = K Q^T and the online
+// softmax. Keys and values are packed once per key head, or read once where rows are few; nothing of size Sq x Sk
+// exists.
 #include "attention/few_rows.h"
 #include "core/dispatch.h"
 
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// K^T and V of one key head, packed block by block.
+// Keys of one head as rows of units, and values as columns of units, block by block.
 template <class T>
-struct PackedKeys {
+class PackedKeys {
     using U = typename UnitOf<T>::type;
+    using Unit = typename U::Unit;
+
+  public:
     const KeyBlocks& blocks;
-    const int64_t head_dim, key_size, value_size;  // units of one block
-    Buffer<typename U::Unit> keys, values;
 
     PackedKeys(const KeyBlocks& key_blocks, int64_t d)
         : blocks(key_blocks),
-          head_dim(d),
-          key_size(packed_size<U>(d, blocks.size)),
-          value_size(packed_size<U>(blocks.size, d)),
-          keys(key_size * blocks.count),
-          values(value_size * blocks.count) {}
+          head_dim_(d),
+          key_layout_(d),
+          value_layout_(blocks.size, d),
+          keys_(whole_vectors(blocks.total) * key_layout_.stride),
+          values_(value_layout_.size * blocks.count) {
+        // Tiles read rows behind the last, whose scores are not used.
+        for (int64_t row = blocks.total; row < whole_vectors(blocks.total); ++row)
+            fill_zero(keys_.get() + row * key_layout_.stride, key_layout_.stride);
+    }
 
     void pack_block(const AttentionProblem& p, const Sequence& s, int64_t head, int64_t block) {
         const int64_t begin = blocks.begin(block), length = blocks.length(block);
-        pack_transposed<U>(keys.get() + block * key_size, Panels(length),
-                           row_pointer<const T>(p.key, s, s.first_k, head, begin), p.key.row_stride, head_dim);
-        pack<U>(values.get() + block * value_size, Panels(head_dim),
-                row_pointer<const T>(p.value, s, s.first_k, head, begin), p.value.row_stride, length);
+        const T* keys = row_pointer<const T>(p.key, s, s.first_k, head, begin);
+        const T* values = row_pointer<const T>(p.value, s, s.first_k, head, begin);
+        for (int64_t j = 0; j < length; ++j) {
+            // Rows of a head lie apart, so that the processor does not foresee them.
+            if (j + kRowsAhead < length) ask_for(keys + (j + kRowsAhead) * p.key.row_stride, head_dim_);
+            ask_for(values + j * p.value.row_stride, head_dim_);
+            key_layout_.write(keys_.get() + (begin + j) * key_layout_.stride, keys + j * p.key.row_stride, head_dim_);
+        }
+        value_layout_.write(values_.get() + block * value_layout_.size, values, p.value.row_stride, length, head_dim_);
     }
-    PackedB<U> key_block(int64_t block) const {
-        return {Panels(blocks.length(block)), units<U>(head_dim), keys.get() + block * key_size};
+    LeftSide<U> keys(int64_t block) const {
+        return {keys_.get() + blocks.begin(block) * key_layout_.stride, key_layout_.stride, 1};
     }
-    PackedB<U> value_block(int64_t block) const {
-        return {Panels(head_dim), units<U>(blocks.length(block)), values.get() + block * value_size};
-    }
+    LeftSide<U> values(int64_t block) const { return value_layout_.left(values_.get() + block * value_layout_.size); }
+
+  private:
+    static constexpr int64_t kRowsAhead = 8;
+
+    int64_t head_dim_;
+    RowUnits<U> key_layout_;
+    ColumnUnits<U> value_layout_;
+    Buffer<Unit> keys_, values_;
 };
 
 template <class T>
-void attend(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t first_row,
-            const PackedKeys<T>& packed) {
-    using U = typename UnitOf<T>::type;
-    OnlineRows<T> rows(p, s, key_head, first_row, packed.blocks.size);
-    UnitRows<U> query(rows.rows, p.head_dim);
-    for (int64_t r = 0; r < rows.rows; ++r) {
-        const Row& row = rows.block.rows[r];
-        query.set(r, row_pointer<const T>(p.query, s, s.first_q, row.head, row.position), p.head_dim);
-    }
+void attend(OnlineColumns<T>& panel, int64_t key_head, int64_t first_row, const PackedKeys<T>& packed) {
+    panel.start(key_head, first_row);
     for (int64_t b = 0; b < packed.blocks.count; ++b) {
         const int64_t begin = packed.blocks.begin(b), end = begin + packed.blocks.length(b);
-        if (invisible(p, s, rows.block, begin, end)) continue;
-        product<U>(false, rows.rows, query.left(), packed.key_block(b), rows.scores(), rows.score_stride);
-        rows.add_keys(begin, end, packed.value_block(b));
+        if (invisible(panel.p, panel.s, panel.block, begin, end)) continue;
+        panel.add_keys(begin, end, packed.keys(b), packed.values(b));
     }
-    rows.write();
+    panel.write();
 }
 
 // Rows of a packed tensor that belong to no sequence.
@@ -71,18 +80,20 @@ void clear_unused_rows(const AttentionProblem& p) {
 template <class T>
 void attend_head(const AttentionProblem& p, int64_t index) {
     const Sequence s(p, index / p.heads_k);
-    const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kForwardRows>(p, s);
+    const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kPanelRows>(p, s);
     if (blocks_of_rows == 0) return;
     const ProductScope scope;
     if (has_few_rows(p, s)) {
-        OnlineRows<T> rows(p, s, head, 0, kStreamKeys);
-        stream_keys(rows, head, 0, s.seqlen_k);
-        return rows.write();
+        OnlineColumns<T> panel(p, s, kStreamKeys);
+        panel.start(head, 0);
+        stream_keys(panel, head, 0, s.seqlen_k);
+        return panel.write();
     }
     const KeyBlocks blocks(s.seqlen_k, p.head_dim);
     PackedKeys<T> packed(blocks, p.head_dim);
     for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
-    for (int64_t r = 0; r < blocks_of_rows; ++r) attend<T>(p, s, head, r * kForwardRows, packed);
+    OnlineColumns<T> panel(p, s, blocks.size);
+    for (int64_t r = 0; r < blocks_of_rows; ++r) attend(panel, head, r * kPanelRows, packed);
 }
 
 // Few rows, whose keys are cut into parts that run side by side.
@@ -95,16 +106,17 @@ void attend_in_parts(const AttentionProblem& p, int64_t parts) {
         const int64_t index = task / parts, head = index % p.heads_k, first = task % parts * length;
         const Sequence s(p, index / p.heads_k);
         const ProductScope scope;
-        OnlineRows<T> rows(p, s, head, 0, kStreamKeys);
-        stream_keys(rows, head, first, std::min(first + length, s.seqlen_k));
-        kept.keep(task, rows);
+        OnlineColumns<T> panel(p, s, kStreamKeys);
+        panel.start(head, 0);
+        stream_keys(panel, head, first, std::min(first + length, s.seqlen_k));
+        kept.keep(task, panel);
     });
     parallel_for(heads, p.threads, [&](int64_t index) {
         const Sequence s(p, index / p.heads_k);
-        const RowBlock<kForwardRows> block(p, s, index % p.heads_k, 0);
+        const RowBlock<kPanelRows> block(p, s, index % p.heads_k, 0);
         for (int64_t r = 0; r < block.count; ++r) {
             const Parts::Merged merged = kept.merge(index * parts, (index + 1) * parts, r);
-            write_row<T>(p, s, block.rows[r], merged.out, merged.state);
+            write_row<T>(p, s, block.rows[r], merged.out, merged.sum, merged.lse);
         }
     });
 }
@@ -116,8 +128,7 @@ void forward(const AttentionProblem& p) {
     if (heads == 0) return;
     if (p.cu_seqlens_q == nullptr && p.seqlen_q > 0 && has_few_rows(p, Sequence(p, 0)) && p.seqlen_k > kPartKeys)
         return attend_in_parts<T>(p, (p.seqlen_k + kPartKeys - 1) / kPartKeys);
-    if (heads >= 2 * p.threads || p.cu_seqlens_q != nullptr ||
-        row_blocks<kForwardRows>(p, Sequence(p, 0)) < p.threads) {
+    if (heads >= 2 * p.threads || p.cu_seqlens_q != nullptr || row_blocks<kPanelRows>(p, Sequence(p, 0)) < p.threads) {
         parallel_for(heads, p.threads, [&](int64_t index) { attend_head<T>(p, index); });
         return;
     }
@@ -128,9 +139,10 @@ void forward(const AttentionProblem& p) {
         const KeyBlocks blocks(s.seqlen_k, p.head_dim);
         PackedKeys<T> packed(blocks, p.head_dim);
         parallel_for(blocks.count, p.threads, [&](int64_t b) { packed.pack_block(p, s, head, b); });
-        parallel_for(row_blocks<kForwardRows>(p, s), p.threads, [&](int64_t r) {
+        parallel_for(row_blocks<kPanelRows>(p, s), p.threads, [&](int64_t r) {
             const ProductScope scope;
-            attend<T>(p, s, head, r * kForwardRows, packed);
+            OnlineColumns<T> panel(p, s, blocks.size);
+            attend(panel, head, r * kPanelRows, packed);
         });
     }
 }

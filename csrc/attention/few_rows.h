@@ -1,19 +1,16 @@
-// Few query rows and many keys, as in decoding: keys and values are read once, so nothing of them is kept. Keys are the
-// left-hand side of
-//     S^T = K Q^T,
-// because the left-hand side is used as it lies in memory, or converted row by row; values are packed block by block.
-// Parts of the keys are tasks of their own, merged in the end.
+// Few query rows and many keys, as in decoding: keys and values are read once, so nothing of them is kept. Keys are
+// used as they lie in memory where that is possible; values are turned around block by block. Parts of the keys are
+// tasks of their own, merged in the end.
 #pragma once
-#include "attention/online_rows.h"
+#include "attention/online_columns.h"
 #include "core/parallel.h"
-#include "simd/pack.h"
 
 namespace vlmk::VLMK_ISA {
 
-// One block of rows, and so many keys that reading them is the work.
+// One panel of rows, and so many keys that reading them is the work.
 inline bool has_few_rows(const AttentionProblem& p, const Sequence& s) {
     const int64_t rows = p.heads_q / p.heads_k * s.seqlen_q;
-    return rows <= kForwardRows && s.seqlen_k >= 2 * rows;
+    return rows <= kPanelRows && s.seqlen_k >= 2 * rows;
 }
 
 // Rows of a tensor as the left-hand side of a product.
@@ -43,49 +40,24 @@ class RowsInPlace {
     int64_t elements_;
 };
 
-// rows x columns -> columns x rows, in blocks of kLanes; both have room for whole blocks.
-inline void transpose_into(float* to, int64_t to_stride, const float* from, int64_t from_stride, int64_t rows,
-                           int64_t columns) {
-    for (int64_t i = 0; i < rows; i += kLanes)
-        for (int64_t j = 0; j < columns; j += kLanes) {
-            Vec block[kLanes];
-            for (int l = 0; l < kLanes; ++l) block[l] = load(from + (i + l) * from_stride + j);
-            transpose(block);
-            for (int l = 0; l < kLanes && j + l < columns; ++l) store(to + (j + l) * to_stride + i, block[l]);
-        }
-}
-
-// The rows' way through keys [first, last).
+// The panel's way through keys [first, last).
 template <class T>
-void stream_keys(OnlineRows<T>& rows, int64_t key_head, int64_t first, int64_t last) {
+void stream_keys(OnlineColumns<T>& panel, int64_t key_head, int64_t first, int64_t last) {
     using U = typename UnitOf<T>::type;
-    const AttentionProblem& p = rows.p;
-    const Sequence& s = rows.s;
+    const AttentionProblem& p = panel.p;
+    const Sequence& s = panel.s;
     const int64_t d = p.head_dim;
-    const Panels row_panels(rows.rows), dim_panels(d);
-    Buffer<T> queries(rows.rows * d);
-    for (int64_t r = 0; r < rows.rows; ++r) {
-        const Row& row = rows.block.rows[r];
-        std::memcpy(queries.get() + r * d, row_pointer<const T>(p.query, s, s.first_q, row.head, row.position),
-                    static_cast<size_t>(d) * sizeof(T));
-    }
-    Buffer<typename U::Unit> packed_queries(packed_size<U>(d, rows.rows)),
-        packed_values(packed_size<U>(kStreamKeys, d));
-    pack_transposed<U>(packed_queries.get(), row_panels, queries.get(), d, d);
     RowsInPlace<T> keys(kStreamKeys, d);
-    Buffer<float> scores(kStreamKeys * row_panels.padded_columns());
-
+    const ColumnUnits<U> layout(kStreamKeys, d);
+    Buffer<typename U::Unit> values(layout.size);
     for (int64_t begin = first; begin < last; begin += kStreamKeys) {
         const int64_t end = std::min(begin + kStreamKeys, last), count = end - begin;
-        if (invisible(p, s, rows.block, begin, end)) continue;
+        if (invisible(p, s, panel.block, begin, end)) continue;
         const auto left =
             keys.left(row_pointer<const T>(p.key, s, s.first_k, key_head, begin), p.key.row_stride, count);
-        product<U>(false, count, left, {row_panels, units<U>(d), packed_queries.get()}, scores.get(),
-                   row_panels.padded_columns());
-        transpose_into(rows.scores(), rows.score_stride, scores.get(), row_panels.padded_columns(), count, rows.rows);
-        pack<U>(packed_values.get(), dim_panels, row_pointer<const T>(p.value, s, s.first_k, key_head, begin),
-                p.value.row_stride, count);
-        rows.add_keys(begin, end, {dim_panels, units<U>(count), packed_values.get()});
+        layout.write(values.get(), row_pointer<const T>(p.value, s, s.first_k, key_head, begin), p.value.row_stride,
+                     count, d);
+        panel.add_keys(begin, end, left, layout.left(values.get()));
     }
 }
 
@@ -93,42 +65,41 @@ void stream_keys(OnlineRows<T>& rows, int64_t key_head, int64_t first, int64_t l
 class Parts {
   public:
     Parts(int64_t count, int64_t rows, int64_t out_stride)
-        : rows_(rows), stride_(out_stride), out_(count * rows * out_stride), state_(count * rows) {}
+        : rows_(rows), stride_(out_stride), out_(count * rows * out_stride), max_(count * rows), sum_(count * rows) {}
 
     template <class T>
-    void keep(int64_t part, const OnlineRows<T>& rows) {
-        std::memcpy(out_.get() + part * rows_ * stride_, rows.out(),
-                    static_cast<size_t>(rows_ * stride_) * sizeof(float));
-        for (int64_t r = 0; r < rows_; ++r) state_[part * rows_ + r] = rows.state(r);
+    void keep(int64_t part, const OnlineColumns<T>& panel) {
+        panel.rows_of_sums(out_.get() + part * rows_ * stride_, stride_);
+        for (int64_t r = 0; r < rows_; ++r)
+            max_[part * rows_ + r] = panel.max(r), sum_[part * rows_ + r] = panel.sum(r);
     }
 
-    // Parts [first, last) of a row as one, in their order: the sum is left in the first.
+    // Parts [first, last) of a row as one, in their order: the output is left in the first.
     struct Merged {
         const float* out;
-        RowState state;
+        float sum, lse;
     };
     Merged merge(int64_t first, int64_t last, int64_t row) {
-        RowState all;
-        for (int64_t i = first; i < last; ++i) all.max = std::max(all.max, state_[i * rows_ + row].max);
-        float* sum = out_.get() + (first * rows_ + row) * stride_;
+        SoftmaxState all;
+        for (int64_t i = first; i < last; ++i) all.max = max(splat(max_[i * rows_ + row]), all.max);
+        float* out = out_.get() + (first * rows_ + row) * stride_;
         for (int64_t i = first; i < last; ++i) {
-            const RowState& part = state_[i * rows_ + row];
-            const float factor = part.sum == 0.0f ? 0.0f : exp2(splat(part.max - all.max))[0];
-            all.sum += part.sum * factor;
-            const float* out = out_.get() + (i * rows_ + row) * stride_;
+            const float sum = sum_[i * rows_ + row];
+            const Vec factor = sum == 0.0f ? Vec{} : exp2(splat(max_[i * rows_ + row]) - all.max);
+            all.sum += splat(sum) * factor;
+            const float* part = out_.get() + (i * rows_ + row) * stride_;
             for (int64_t c = 0; c < stride_; c += kLanes) {
-                const Vec before = i == first ? Vec{} : load(sum + c);
+                const Vec before = i == first ? Vec{} : load(out + c);
                 // A part that saw nothing left nothing.
-                store(sum + c, part.sum == 0.0f ? before : before + load(out + c) * splat(factor));
+                store(out + c, sum == 0.0f ? before : before + load(part + c) * factor);
             }
         }
-        return {sum, all};
+        return {out, all.sum[0], logsumexp(all)[0]};
     }
 
   private:
     int64_t rows_, stride_;
-    Buffer<float> out_;
-    Buffer<RowState> state_;
+    Buffer<float> out_, max_, sum_;
 };
 
 }  // namespace vlmk::VLMK_ISA

@@ -53,13 +53,15 @@ struct RowBlock {
     int64_t low = 0, high = 0;  // union of the rows' key ranges
     Row rows[Capacity];
 
+    RowBlock() {}
     RowBlock(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t first_row) {
         const int64_t group = p.heads_q / p.heads_k, total = group * s.seqlen_q;
         count = std::min(Capacity, total - first_row);
         low = s.seqlen_k;
-        for (int64_t r = 0; r < count; ++r) {
-            const int64_t row = first_row + r;
-            rows[r] = make_row(p, s, key_head * group + row / s.seqlen_q, row % s.seqlen_q);
+        int64_t head = key_head * group + first_row / s.seqlen_q, position = first_row % s.seqlen_q;
+        for (int64_t r = 0; r < count; ++r, ++position) {
+            if (position == s.seqlen_q) ++head, position = 0;
+            rows[r] = make_row(p, s, head, position);
             if (rows[r].low >= rows[r].high) continue;
             low = std::min(low, rows[r].low);
             high = std::max(high, rows[r].high);

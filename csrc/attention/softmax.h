@@ -1,55 +1,74 @@
-// The online softmax of one row, in powers of two.
+// The online softmax of a vector of query rows, one row a lane, in powers of two: nothing is added up across lanes.
 #pragma once
 #include "simd/math.h"
-#include "simd/rows.h"
+#include "simd/units.h"
 
 namespace vlmk::VLMK_ISA {
 
-// What a row has seen so far: largest score and sum of 2^(score - max).
-struct RowState {
-    float max = -kInfinity;
-    float sum = 0.0f;
+// What kLanes rows have seen so far: largest score and sum of 2^(score - max).
+struct SoftmaxState {
+    Vec max = splat(-kInfinity);
+    Vec sum = {};
 };
 
-// Largest of `padded` numbers, two chains side by side.
-inline float row_max(const float* row, int64_t padded) {
-    Vec even = splat(-kInfinity), odd = even;
+// Largest of `keys` vectors, several chains side by side.
+inline Vec column_max(const float* scores, int64_t stride, int64_t keys) {
+    constexpr int kChains = 4;
+    Vec largest[kChains];
+    VLMK_UNROLL for (int i = 0; i < kChains; ++i) largest[i] = splat(-kInfinity);
     int64_t j = 0;
-    for (; j + 2 * kLanes <= padded; j += 2 * kLanes) {
-        even = max(even, load(row + j));
-        odd = max(odd, load(row + j + kLanes));
-    }
-    if (j < padded) even = max(even, load(row + j));
-    return reduce_max(max(even, odd));
+    for (; j + kChains <= keys; j += kChains)
+        VLMK_UNROLL for (int i = 0; i < kChains; ++i) largest[i] = max(largest[i], load(scores + (j + i) * stride));
+    for (; j < keys; ++j) largest[0] = max(largest[0], load(scores + j * stride));
+    return max(max(largest[0], largest[1]), max(largest[2], largest[3]));
 }
 
-// Probabilities 2^(factor * score - new max) of `padded` columns, written as left-hand side of P V (in place where
-// units are floats); the factor is positive. Updates the state and returns the factor that earlier results of the row
-// need.
+// Probabilities 2^(factor * score - new max) of `keys` keys, written as units of the right-hand side of V^T P^T (in
+// place where units are floats), zeros up to the end of the depth; the factor is positive. `scores` and `probabilities`
+// point at one vector of rows; keys (units) are `stride` numbers apart. Updates the state and returns the factor that
+// earlier results of the rows need.
 template <class U>
-inline float online_softmax(const float* scores, int64_t padded, float factor, RowState& state,
-                            typename U::Unit* probabilities) {
-    const float block_max = row_max(scores, padded) * factor;
-    const float new_max = state.max > block_max ? state.max : block_max;
+inline Vec online_softmax(const float* scores, int64_t stride, int64_t keys, float factor, SoftmaxState& state,
+                          typename U::Unit* probabilities) {
+    const Vec new_max = max(column_max(scores, stride, keys) * splat(factor), state.max);
     // A row that has seen nothing keeps the maximum -inf; subtracting 0 instead makes its probabilities 2^-inf = 0.
-    const float reference = new_max == -kInfinity ? 0.0f : new_max;
-    Vec sum{};
-    write_units<U>(probabilities, padded, [&](int64_t j) {
-        const Vec p = exp2_nonpositive(load(scores + j) * splat(factor) - splat(reference));
-        sum += p;
-        return p;
-    });
-    const float rescale = state.sum == 0.0f ? 0.0f : exp2(splat(state.max - reference))[0];
+    const Vec reference = select((IntVec)(new_max == splat(-kInfinity)), Vec{}, new_max);
+    Vec first_sum{}, second_sum{};
+    const auto probability = [&](int64_t key) {
+        return exp2_nonpositive(load(scores + key * stride) * splat(factor) - reference);
+    };
+    const auto write = [&](int64_t unit, Vec first, Vec second) {
+        first_sum += first;
+        if constexpr (U::kDepth > 1) second_sum += second;
+        const auto made = make_units<U>(first, second);
+        VLMK_UNROLL for (int n = 0; n < U::kParts; ++n)
+            store_as(probabilities + unit_index<U>(unit, n) * stride, made.part[n]);
+    };
+    constexpr int64_t kGroup = U::kDepth * U::kDepthStep;  // the keys of a step in depth
+    const int64_t count = units<U>(keys) / U::kParts, whole = keys / kGroup * U::kDepthStep;
+    for (int64_t i = 0; i < whole; ++i) {
+        const int64_t key = first_element<U>(i);
+        if constexpr (U::kDepth == 1)
+            write(i, probability(key), Vec{});
+        else
+            write(i, probability(key), probability(key + kPairDistance<U>));
+    }
+    const auto probability_or_zero = [&](int64_t key) { return key < keys ? probability(key) : Vec{}; };
+    for (int64_t i = whole; i < count; ++i) {
+        const int64_t key = first_element<U>(i);
+        write(i, probability_or_zero(key), probability_or_zero(key + kPairDistance<U>));
+    }
+    const Vec rescale = select((IntVec)(state.sum == Vec{}), Vec{}, exp2(state.max - reference));
     state.max = new_max;
-    state.sum = state.sum * rescale + reduce_add(sum);
+    state.sum = state.sum * rescale + (first_sum + second_sum);
     return rescale;
 }
 
 // Natural logarithm of the sum of exponentials; -inf for a row that saw nothing.
-inline float logsumexp(const RowState& state) {
-    if (state.sum == 0.0f) return -kInfinity;
+inline Vec logsumexp(const SoftmaxState& state) {
     // Split so that a large maximum does not swallow the logarithm's last bits twice.
-    return state.max * kLn2 + log(splat(state.sum))[0];
+    const Vec seen = state.max * splat(kLn2) + log(state.sum);
+    return select((IntVec)(state.sum == Vec{}), splat(-kInfinity), seen);
 }
 
 }  // namespace vlmk::VLMK_ISA

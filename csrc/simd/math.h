@@ -32,41 +32,56 @@ inline Vec exp2(Vec x) {
     return select((IntVec)(x == x), select((IntVec)(x >= splat(128.0f)), splat(kInfinity), tiny_is_zero), x);
 }
 
-// 2^(x + small) for x <= 0 and a small that is at most some roundings of x. Relative error below 2^-22; below 2^-126 it
-// may be 0 already; 0 for -inf, NaN for NaN; x may exceed 0 a little.
-inline Vec exp2_nonpositive(Vec x, Vec small) {
-#if VLMK_LANES == 16 && defined(__AVX512DQ__)
-    // The processor splits off the fraction and scales by the rest, -inf included.
-    constexpr int kDown = 1, kQuiet = 8;
-    const Vec f = (Vec)_mm512_reduce_ps((__m512)x, kDown | kQuiet) + small;  // x - floor(x), in [0, 1)
-    // Minimax polynomial of 2^f that is exactly 1 at 0: 8.2e-8 before rounding.
+namespace detail {
+
+// Minimax polynomials of 2^f that are exactly 1 at 0: 8.2e-8 before rounding for f in [0, 1), 9.2e-8 for [-0.5, 0.5].
+inline Vec exp2_above(Vec f) {
     Vec p = splat(1.867130211951263e-3f);
     p = p * f + splat(9.017029962529613e-3f);
     p = p * f + splat(5.579991342522428e-2f);
     p = p * f + splat(2.401644500392730e-1f);
     p = p * f + splat(6.931513118176098e-1f);
-    p = p * f + splat(1.0f);
-    return (Vec)_mm512_scalef_ps((__m512)p, (__m512)x);
-#else
-    // The low bits of the shifted argument are the biased exponent of the result.
-    const Vec shifter = splat(12582912.0f + 127.0f);
-    const Vec clamped = max(splat(-127.0f), x);
-    const Vec rounded = clamped + shifter;
-    const Vec f = clamped - (rounded - shifter) + small;  // in [-0.5, 0.5]
-    // Minimax polynomial of 2^f that is exactly 1 at 0: 9.2e-8 before rounding.
+    return p * f + splat(1.0f);
+}
+inline Vec exp2_around(Vec f) {
     Vec p = splat(1.326472719735565e-3f);
     p = p * f + splat(9.671512639651315e-3f);
     p = p * f + splat(5.550733743251582e-2f);
     p = p * f + splat(2.402224208537507e-1f);
     p = p * f + splat(6.931469775991639e-1f);
-    p = p * f + splat(1.0f);
-    const Vec result = p * (Vec)((IntVec)rounded << 23);
+    return p * f + splat(1.0f);
+}
+
+// 2^x, x <= 0, with what `adjust` makes of the fraction of x.
+template <class Adjust>
+inline Vec exp2_split(Vec x, const Adjust& adjust) {
+#if VLMK_LANES == 16 && defined(__AVX512DQ__)
+    // The processor splits off the fraction, x - floor(x), and scales by the rest, -inf included.
+    constexpr int kDown = 1, kQuiet = 8;
+    const Vec f = adjust((Vec)_mm512_reduce_ps((__m512)x, kDown | kQuiet));
+    return (Vec)_mm512_scalef_ps((__m512)exp2_above(f), (__m512)x);
+#else
+    // The low bits of the shifted argument are the biased exponent of the result.
+    const Vec shifter = splat(12582912.0f + 127.0f);
+    const Vec clamped = max(splat(-127.0f), x);
+    const Vec rounded = clamped + shifter;
+    const Vec f = adjust(clamped - (rounded - shifter));
+    const Vec result = exp2_around(f) * (Vec)((IntVec)rounded << 23);
     return (Vec)(~(IntVec)(x < splat(-126.0f)) & (IntVec)result);
 #endif
 }
 
-// exp2 for x <= 0, in half the operations: what a softmax needs behind its maximum.
-inline Vec exp2_nonpositive(Vec x) { return exp2_nonpositive(x, Vec{}); }
+}  // namespace detail
+
+// exp2 for x <= 0, in half the operations: what a softmax needs behind its maximum. Relative error below 2^-22; below
+// 2^-126 it may be 0 already; 0 for -inf, NaN for NaN; x may exceed 0 a little.
+inline Vec exp2_nonpositive(Vec x) {
+    return detail::exp2_split(x, [](Vec f) { return f; });
+}
+// 2^(x + small) for a small that is at most some roundings of x.
+inline Vec exp2_nonpositive(Vec x, Vec small) {
+    return detail::exp2_split(x, [&](Vec f) { return f + small; });
+}
 
 // exp for x <= 0, with the error of exp2_nonpositive for all of them: what rounding takes from x log2 e is put back.
 inline Vec exp_nonpositive(Vec x) {

@@ -1,10 +1,11 @@
 // Rows of numbers: the left-hand side of a product in its units, and small operations on fp32 rows.
 #pragma once
-#include "simd/product.h"
-#include "simd/split.h"
 #include "simd/transpose.h"
+#include "simd/units.h"
 
 namespace vlmk::VLMK_ISA {
+
+inline int64_t whole_vectors(int64_t elements) { return (elements + kLanes - 1) / kLanes * kLanes; }
 
 // Writes a row of units from what make(j) gives for elements [j, j + kLanes), j < padded (a multiple of kLanes); zeros
 // from there to the end of the depth.
@@ -24,113 +25,142 @@ inline void write_units(typename U::Unit* row, int64_t padded, const Make& make)
     }
 }
 
-// Rows stored as units along the row: what product() broadcasts from (a_row = stride(), a_unit = 1).
+// A row stored as units along the row: what product() broadcasts from, rows `stride` units apart.
 template <class U>
-class UnitRows {
-  public:
-    UnitRows(int64_t rows, int64_t elements) : rows_(rows), stride_(row_stride(elements)), data_(rows * stride_) {}
+struct RowUnits {
+    using Unit = typename U::Unit;
+    int64_t stride;
 
+    explicit RowUnits(int64_t elements) {
+        if constexpr (U::kDepth == 1)
+            stride = elements;
+        else
+            stride = U::kTiles ? spread_stride(units<U>(elements)) : units<U>(whole_vectors(elements));
+    }
     template <class T>
-    void set(int64_t row, const T* from, int64_t elements) {
-        write_units<U>(place_of(row, nullptr), whole_vectors(elements),
-                       [&](int64_t j) { return load_partial(from + j, elements - j); });
+    static void write(Unit* row, const T* from, int64_t elements) {
+        if constexpr (U::kDepth == 1)
+            convert_row(row, from, elements);
+        else if constexpr (U::kParts == 1 && std::is_same_v<T, bf16>)
+            for (int64_t k = 0; k < units<U>(elements); k += kLanes)
+                store_units(row + k, row_units<U>(from, k, elements).part[0], units<U>(elements) - k);
+        else
+            write_units<U>(row, whole_vectors(elements),
+                           [&](int64_t j) { return load_partial(from + j, elements - j); });
     }
-    // `elements` (a multiple of the vector length) floats of every row.
-    LeftSide<U> from_floats(const float* rows, int64_t stride, int64_t elements) {
-        for (int64_t r = 0; r < rows_; ++r) set(r, rows + r * stride, elements);
-        return left();
-    }
-    // Where the units of a row belong that are made one vector after the other.
-    uint32_t* place_of(int64_t row, float*) const { return data_.get() + row * stride_; }
-    LeftSide<U> placed(const float*, int64_t) const { return left(); }
-    // The rows as they were set.
-    LeftSide<U> left() const { return {data_.get(), stride_, 1}; }
 
   private:
-    static int64_t whole_vectors(int64_t elements) { return (elements + kLanes - 1) / kLanes * kLanes; }
-    static int64_t row_stride(int64_t elements) {
-        const int64_t count = units<U>(whole_vectors(elements));
-        return U::kTiles ? spread_stride(count) : count;
-    }
-
-    int64_t rows_, stride_;
-    Buffer<uint32_t> data_;
+    static void store_units(Unit* to, Vec v, int64_t count) { store_partial(reinterpret_cast<float*>(to), v, count); }
 };
 
-template <>
-class UnitRows<F32Unit> {
-  public:
-    UnitRows(int64_t rows, int64_t elements) : rows_(rows), stride_(elements) {}
-
-    template <class T>
-    void set(int64_t row, const T* from, int64_t elements) {
-        if (!data_) data_ = Buffer<float>(rows_ * stride_);
-        convert_row(data_.get() + row * stride_, from, elements);
-    }
-    // Rows that are floats already are used where they are.
-    LeftSide<F32Unit> from_floats(const float* rows, int64_t stride, int64_t) { return {rows, stride, 1}; }
-    // The floats are replaced.
-    float* place_of(int64_t, float* floats) const { return floats; }
-    LeftSide<F32Unit> placed(const float* floats, int64_t stride) const { return {floats, stride, 1}; }
-    LeftSide<F32Unit> left() const { return {data_.get(), stride_, 1}; }
-
-  private:
-    int64_t rows_, stride_;
-    Buffer<float> data_;
-};
-
-// A matrix of floats used transposed: A(r, k) = matrix[k][r]. Units pair rows of the matrix.
+// Columns stored as units: A(r, k) = matrix[k][r] of a matrix of `rows` x `columns`. Units pair rows of the matrix.
 template <class U>
-class UnitColumns {
-  public:
-    UnitColumns(int64_t rows, int64_t columns)
-        : stride_(U::kTiles ? spread_stride(units<U>(rows)) : columns),
-          data_(U::kTiles ? stride_ * columns : units<U>(rows) * stride_) {}
+struct ColumnUnits {
+    using Unit = typename U::Unit;
+    int64_t stride, size;
 
-    // `columns` is a multiple of the vector length.
-    LeftSide<U> from_floats(const float* matrix, int64_t stride, int64_t rows, int64_t columns) {
-        const int64_t pair_count = units<U>(rows) / U::kParts;
-        if constexpr (U::kTiles) {
-            // Tiles are read along the units of a row: blocks of pairs are turned around.
-            for (int64_t k = 0; k < pair_count; k += kLanes)
-                for (int64_t c = 0; c < columns; c += kLanes) {
+    ColumnUnits(int64_t rows, int64_t columns) {
+        const int64_t padded = Panels(columns).padded_columns();
+        stride = U::kTiles ? spread_stride(units<U>(rows)) : padded;
+        size = U::kTiles ? stride * padded : units<U>(rows) * stride;
+    }
+    LeftSide<U> left(const Unit* data) const {
+        if constexpr (U::kTiles) return {data, stride, 1};
+        return {data, 1, stride};
+    }
+    // Columns up to the next multiple of the vector length become zeros.
+    template <class T>
+    void write(Unit* to, const T* matrix, int64_t matrix_stride, int64_t rows, int64_t columns) const {
+        const int64_t count = units<U>(rows) / U::kParts;
+        for (int64_t c = 0; c < columns; c += kLanes) {
+            const auto vector = [&](int64_t k) {
+                return column_units<U>(matrix + c, matrix_stride, k, rows, columns - c);
+            };
+            if constexpr (U::kTiles) {
+                // Tiles are read along the units of a row: blocks of pairs are turned around.
+                for (int64_t k = 0; k < count; k += kLanes) {
                     Vec block[U::kParts][kLanes];
                     for (int i = 0; i < kLanes; ++i) {
-                        const Pairs<U::kParts> pairs = pairs_of(matrix + c, stride, rows, k + i);
-                        for (int n = 0; n < U::kParts; ++n) block[n][i] = (Vec)pairs.part[n];
+                        const auto parts = vector(k + i);
+                        VLMK_UNROLL for (int n = 0; n < U::kParts; ++n) block[n][i] = parts.part[n];
                     }
                     for (int n = 0; n < U::kParts; ++n) {
                         transpose(block[n]);
                         for (int i = 0; i < kLanes; ++i)
-                            store_as(data_.get() + (c + i) * stride_ + unit_index<U>(k, n), block[n][i]);
+                            store_as(to + (c + i) * stride + unit_index<U>(k, n), block[n][i]);
                     }
                 }
-            return {data_.get(), stride_, 1};
+            } else {
+                for (int64_t k = 0; k < count; ++k) store_as(to + k * stride + c, vector(k).part[0]);
+            }
+        }
+    }
+};
+
+// Asks for a row that is needed soon.
+template <class T>
+inline void ask_for(const T* row, int64_t count) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
+// Rows of floats, or of tensors, as the left-hand side of products.
+template <class U>
+class UnitRows {
+  public:
+    UnitRows(int64_t rows, int64_t elements) : rows_(rows), layout_(elements) {
+        if constexpr (U::kDepth > 1) reserve();
+    }
+
+    template <class T>
+    void set(int64_t row, const T* from, int64_t elements) {
+        if constexpr (U::kDepth == 1) reserve();
+        layout_.write(data_.get() + row * layout_.stride, from, elements);
+    }
+    // Rows of floats, which are used where they are if units are floats: set_floats() row by row, then left_of() all.
+    void set_floats(int64_t row, const float* from, int64_t elements) {
+        if constexpr (U::kDepth > 1) set(row, from, elements);
+    }
+    LeftSide<U> left_of(const float* rows, int64_t stride) const {
+        if constexpr (U::kDepth == 1) return {rows, stride, 1};
+        return left();
+    }
+    LeftSide<U> from_floats(const float* rows, int64_t stride, int64_t elements) {
+        for (int64_t r = 0; r < rows_; ++r) set_floats(r, rows + r * stride, elements);
+        return left_of(rows, stride);
+    }
+    // The rows as they were set.
+    LeftSide<U> left() const { return {data_.get(), layout_.stride, 1}; }
+
+  private:
+    void reserve() {
+        if (!data_) data_ = Buffer<typename U::Unit>(rows_ * layout_.stride);
+    }
+
+    int64_t rows_;
+    RowUnits<U> layout_;
+    Buffer<typename U::Unit> data_;
+};
+
+// A matrix of floats used transposed: A(r, k) = matrix[k][r]; used where it is if units are floats.
+template <class U>
+class UnitColumns {
+  public:
+    UnitColumns(int64_t rows, int64_t columns) : layout_(rows, columns), data_(U::kDepth > 1 ? layout_.size : 0) {}
+
+    // `columns` is a multiple of the vector length.
+    LeftSide<U> from_floats(const float* matrix, int64_t stride, int64_t rows, int64_t columns) {
+        if constexpr (U::kDepth == 1) {
+            return {matrix, 1, stride};
         } else {
-            for (int64_t k = 0; k < pair_count; ++k)
-                for (int64_t c = 0; c < columns; c += kLanes)
-                    store_as(data_.get() + k * stride_ + c, pairs_of(matrix + c, stride, rows, k).part[0]);
-            return {data_.get(), 1, stride_};
+            layout_.write(data_.get(), matrix, stride, rows, columns);
+            return layout_.left(data_.get());
         }
     }
 
   private:
-    // Unit k of one vector of columns; zeros behind the last row.
-    static Pairs<U::kParts> pairs_of(const float* matrix, int64_t stride, int64_t rows, int64_t k) {
-        const int64_t first = first_element<U>(k), second = first + kPairDistance<U>;
-        return split_pairs<U::kParts>(first < rows ? load(matrix + first * stride) : Vec{},
-                                      second < rows ? load(matrix + second * stride) : Vec{});
-    }
-
-    int64_t stride_;
-    Buffer<uint32_t> data_;
-};
-
-template <>
-class UnitColumns<F32Unit> {
-  public:
-    UnitColumns(int64_t, int64_t) {}
-    LeftSide<F32Unit> from_floats(const float* matrix, int64_t stride, int64_t, int64_t) { return {matrix, 1, stride}; }
+    ColumnUnits<U> layout_;
+    Buffer<typename U::Unit> data_;
 };
 
 // sum = sum * factor + addend

@@ -1,7 +1,7 @@
 // Numbers as sums of bf16, the largest part first. What remains after each rounding is exact, so three parts hold all
 // bits of a float, and two those of an fp16.
 #pragma once
-#include "simd/convert.h"
+#include "simd/vec.h"
 
 namespace vlmk::VLMK_ISA {
 
@@ -14,7 +14,6 @@ struct Pairs {
 template <int kParts>
 inline Pairs<kParts> split_pairs(Vec low, Vec high) {
     constexpr uint32_t kHalf = 0x8000u, kBf16 = 0xffff0000u;
-    if constexpr (kParts == 1) return {{widen(to_bf16_bits(low)) | widen(to_bf16_bits(high)) << 16}};
     Pairs<kParts> pairs;
     VLMK_UNROLL for (int i = 0; i < kParts; ++i) {
         // The last of three parts needs no rounding.

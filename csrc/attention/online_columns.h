@@ -1,0 +1,141 @@
+// A panel of query rows on its way through the keys. Rows of queries are columns here,
+//     S^T = K Q^T,  P^T = 2^(S^T - max),  O^T = O^T * rescale + V^T P^T,
+// so that the softmax works on whole vectors of rows and P^T is a right-hand side as it is made.
+#pragma once
+#include "attention/blocks.h"
+#include "attention/column_mask.h"
+#include "attention/softmax.h"
+#include "simd/pack.h"
+#include "simd/rows.h"
+
+namespace vlmk::VLMK_ISA {
+
+// Query rows of a panel.
+constexpr int64_t kPanelRows = kPanelVectors * kLanes;
+
+// Output and logsumexp of one row; `sum` is that of its probabilities.
+template <class T>
+inline void write_row(const AttentionProblem& p, const Sequence& s, const Row& row, const float* out, float sum,
+                      float lse) {
+    T* to = row_pointer<T>(p.out, s, s.first_q, row.head, row.position);
+    // Rows that saw nothing give 0; NaN compares unequal to 0 and stays NaN.
+    if (sum == 0.0f)
+        fill_zero(to, p.head_dim);
+    else
+        convert_row(to, out, p.head_dim, 1.0f / sum);
+    if (p.lse != nullptr) p.lse[lse_index(p, s, row.head, row.position)] = lse;
+}
+
+template <class T>
+class OnlineColumns {
+    using U = typename UnitOf<T>::type;
+    using Unit = typename U::Unit;
+
+  public:
+    const AttentionProblem& p;
+    const Sequence& s;
+    RowBlock<kPanelRows> block;
+
+    // `max_keys`: of one call of add_keys().
+    OnlineColumns(const AttentionProblem& problem, const Sequence& sequence, int64_t max_keys)
+        : p(problem),
+          s(sequence),
+          dim_rows_(Panels(problem.head_dim).padded_columns()),
+          queries_(packed_size<U>(problem.head_dim, kPanelRows)),
+          scores_((max_keys + kLanes) * kPanelRows),
+          probabilities_(U::kDepth > 1 ? units<U>(max_keys) * kPanelRows : 0),
+          out_(dim_rows_ * kPanelRows),
+          part_(dim_rows_ * kPanelRows) {}
+
+    // Goes on with the rows from `first_row` on, counted over the heads that share the key head.
+    void start(int64_t key_head, int64_t first_row) {
+        block = {p, s, key_head, first_row};
+        panel_ = Panels(block.count);
+        stride_ = panel_.padded_columns();
+        for (SoftmaxState& state : state_) state = {};
+        empty_ = true;
+        pack_queries();
+    }
+
+    // Keys [begin, end): rows of K, and rows of V^T with the keys as depth.
+    void add_keys(int64_t begin, int64_t end, const LeftSide<U>& keys, const LeftSide<U>& values) {
+        const int64_t count = end - begin;
+        // Whole tiles: rows behind the last key are never looked at.
+        const int64_t rows = U::kTiles ? whole_vectors(count) : count;
+        product<U>(false, rows, keys, {panel_, units<U>(p.head_dim), queries_.get()}, scores_.get(), stride_);
+        const float factor = finish_columns(p, s, block, begin, end, scores_.get(), stride_);
+        Vec rescale[kPanelVectors];
+        for (int64_t v = 0; v < panel_.vectors; ++v)
+            rescale[v] = online_softmax<U>(scores_.get() + v * kLanes, stride_, count, factor, state_[v],
+                                           probabilities() + v * kLanes);
+        // Each block starts from zero and is added to the rest: shorter sums, smaller rounding error.
+        product<U>(false, dim_rows_, values, {panel_, units<U>(count), probabilities()},
+                   empty_ ? out_.get() : part_.get(), stride_);
+        if (!empty_)
+            for (int64_t i = 0; i < dim_rows_; ++i)
+                for (int64_t v = 0; v < panel_.vectors; ++v) {
+                    const int64_t at = i * stride_ + v * kLanes;
+                    store(out_.get() + at, load(out_.get() + at) * rescale[v] + load(part_.get() + at));
+                }
+        empty_ = false;
+    }
+
+    // Sums of probabilities times values as rows, `to_stride` apart, with room for whole vectors.
+    void rows_of_sums(float* to, int64_t to_stride) const {
+        if (empty_)
+            for (int64_t r = 0; r < block.count; ++r) fill_zero(to + r * to_stride, dim_rows_);
+        else
+            transpose_into(to, to_stride, out_.get(), stride_, dim_rows_, block.count);
+    }
+    float max(int64_t row) const { return state_[row / kLanes].max[row % kLanes]; }
+    float sum(int64_t row) const { return state_[row / kLanes].sum[row % kLanes]; }
+
+    void write() const {
+        float* rows = part_.get();
+        rows_of_sums(rows, dim_rows_);
+        for (int64_t v = 0; v < panel_.vectors; ++v) {
+            const Vec lse = p.lse != nullptr ? logsumexp(state_[v]) : Vec{};
+            for (int64_t i = 0, r = v * kLanes; i < kLanes && r < block.count; ++i, ++r)
+                write_row<T>(p, s, block.rows[r], rows + r * dim_rows_, state_[v].sum[i], lse[i]);
+        }
+    }
+
+  private:
+    // In place of the scores where units are floats.
+    Unit* probabilities() const {
+        if constexpr (U::kDepth == 1) return scores_.get();
+        return probabilities_.get();
+    }
+
+    void pack_queries() {
+        const int64_t d = p.head_dim;
+        const Row &first = block.rows[0], &last = block.rows[block.count - 1];
+        const T* from = row_pointer<const T>(p.query, s, s.first_q, first.head, first.position);
+        if (first.head == last.head) {
+            pack_transposed<U>(queries_.get(), panel_, from, p.query.row_stride, d);
+            const int64_t next = std::min(2 * block.count, s.seqlen_q - first.position);
+            for (int64_t r = block.count; r < next; ++r) ask_for(from + r * p.query.row_stride, d);
+            return;
+        }
+        // Rows of several heads have no common stride.
+        Buffer<T> rows(block.count * d);
+        for (int64_t r = 0; r < block.count; ++r) {
+            const Row& row = block.rows[r];
+            std::memcpy(rows.get() + r * d, row_pointer<const T>(p.query, s, s.first_q, row.head, row.position),
+                        static_cast<size_t>(d) * sizeof(T));
+        }
+        pack_transposed<U>(queries_.get(), panel_, rows.get(), d, d);
+    }
+
+    const int64_t dim_rows_;
+    Panels panel_{0};
+    int64_t stride_ = 0;
+    Buffer<Unit> queries_;
+    Buffer<float> scores_;
+    Buffer<Unit> probabilities_;
+    Buffer<float> out_, part_;
+    SoftmaxState state_[kPanelVectors];
+    bool empty_ = true;
+};
+
+}  // namespace vlmk::VLMK_ISA
