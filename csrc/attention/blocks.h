@@ -15,7 +15,11 @@ constexpr int64_t kBackwardRows = 64;
 
 // Few rows go through the keys kStreamKeys at a time, which stay in the first and second cache, and through parts of
 // about kPartKeys side by side.
-constexpr int64_t kStreamKeys = 256, kPartKeys = 1024;
+constexpr int64_t kStreamKeys = 64, kPartKeys = 256;
+
+// Rows of keys and values are asked for so many rows ahead: those of a head lie apart, so that the processor does not
+// foresee them.
+constexpr int64_t kRowsAhead = 16;
 
 // Backward: the keys of a head are cut into chunks with their own dK, dV and partial dQ until this many tasks exist.
 constexpr int64_t kBackwardTasks = 16;

@@ -95,6 +95,10 @@ class ChunkKeys {
             const T* key = row_pointer<const T>(p.key, s, s.first_k, head, begin);
             const T* value = row_pointer<const T>(p.value, s, s.first_k, head, begin);
             for (int64_t j = 0; j < length; ++j) {
+                if (j + kRowsAhead < length) {
+                    ask_for(key + (j + kRowsAhead) * p.key.row_stride, d);
+                    ask_for(value + (j + kRowsAhead) * p.value.row_stride, d);
+                }
                 rows_.write(keys_.get() + b * block_size_ + j * rows_.stride, key + j * p.key.row_stride, d);
                 rows_.write(values_.get() + b * block_size_ + j * rows_.stride, value + j * p.value.row_stride, d);
             }

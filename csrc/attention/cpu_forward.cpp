@@ -2,63 +2,32 @@
 // softmax. Keys and values are packed once per key head, or read once where rows are few; nothing of size Sq x Sk
 // exists.
 #include "attention/few_rows.h"
+#include "attention/next_head.h"
 #include "core/dispatch.h"
 
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// Keys of one head as rows of units, and values as columns of units, block by block.
-template <class T>
-class PackedKeys {
-    using U = typename UnitOf<T>::type;
-    using Unit = typename U::Unit;
-
-  public:
-    const KeyBlocks& blocks;
-
-    PackedKeys(const KeyBlocks& key_blocks, int64_t d)
-        : blocks(key_blocks),
-          head_dim_(d),
-          key_layout_(d),
-          value_layout_(blocks.size, d),
-          keys_(whole_vectors(blocks.total) * key_layout_.stride),
-          values_(value_layout_.size * blocks.count) {
-        // Tiles read rows behind the last, whose scores are not used.
-        for (int64_t row = blocks.total; row < whole_vectors(blocks.total); ++row)
-            fill_zero(keys_.get() + row * key_layout_.stride, key_layout_.stride);
-    }
-
-    void pack_block(const AttentionProblem& p, const Sequence& s, int64_t head, int64_t block) {
-        const int64_t begin = blocks.begin(block), length = blocks.length(block);
-        const T* keys = row_pointer<const T>(p.key, s, s.first_k, head, begin);
-        const T* values = row_pointer<const T>(p.value, s, s.first_k, head, begin);
-        for (int64_t j = 0; j < length; ++j) {
-            // Rows of a head lie apart, so that the processor does not foresee them.
-            if (j + kRowsAhead < length) ask_for(keys + (j + kRowsAhead) * p.key.row_stride, head_dim_);
-            ask_for(values + j * p.value.row_stride, head_dim_);
-            key_layout_.write(keys_.get() + (begin + j) * key_layout_.stride, keys + j * p.key.row_stride, head_dim_);
-        }
-        value_layout_.write(values_.get() + block * value_layout_.size, values, p.value.row_stride, length, head_dim_);
-    }
-    LeftSide<U> keys(int64_t block) const {
-        return {keys_.get() + blocks.begin(block) * key_layout_.stride, key_layout_.stride, 1};
-    }
-    LeftSide<U> values(int64_t block) const { return value_layout_.left(values_.get() + block * value_layout_.size); }
-
-  private:
-    static constexpr int64_t kRowsAhead = 8;
-
-    int64_t head_dim_;
-    RowUnits<U> key_layout_;
-    ColumnUnits<U> value_layout_;
-    Buffer<Unit> keys_, values_;
-};
+// True if some row of the head sees one of the keys [begin, end): others need not be packed.
+bool any_row_sees(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < row_blocks<kPanelRows>(p, s); ++r)
+        if (!invisible(p, s, RowBlock<kPanelRows>(p, s, key_head, r * kPanelRows), begin, end)) return true;
+    return false;
+}
 
 template <class T>
-void attend(OnlineColumns<T>& panel, int64_t key_head, int64_t first_row, const PackedKeys<T>& packed) {
+void pack_block(const AttentionProblem& p, const Sequence& s, int64_t head, const KeyBlocks& blocks, int64_t block,
+                PackedKeys<T>& packed) {
+    const int64_t begin = blocks.begin(block), length = blocks.length(block);
+    if (any_row_sees(p, s, head, begin, begin + length)) packed.pack(p, s, head, begin, length, block);
+}
+
+template <class T>
+void attend(OnlineColumns<T>& panel, int64_t key_head, int64_t first_row, const KeyBlocks& blocks,
+            const PackedKeys<T>& packed) {
     panel.start(key_head, first_row);
-    for (int64_t b = 0; b < packed.blocks.count; ++b) {
-        const int64_t begin = packed.blocks.begin(b), end = begin + packed.blocks.length(b);
+    for (int64_t b = 0; b < blocks.count; ++b) {
+        const int64_t begin = blocks.begin(b), end = begin + blocks.length(b);
         if (invisible(panel.p, panel.s, panel.block, begin, end)) continue;
         panel.add_keys(begin, end, packed.keys(b), packed.values(b));
     }
@@ -90,26 +59,31 @@ void attend_head(const AttentionProblem& p, int64_t index) {
         return panel.write();
     }
     const KeyBlocks blocks(s.seqlen_k, p.head_dim);
-    PackedKeys<T> packed(blocks, p.head_dim);
-    for (int64_t b = 0; b < blocks.count; ++b) packed.pack_block(p, s, head, b);
+    PackedKeys<T> packed(blocks.count, blocks.size, p.head_dim);
+    for (int64_t b = 0; b < blocks.count; ++b) pack_block(p, s, head, blocks, b, packed);
     OnlineColumns<T> panel(p, s, blocks.size);
-    for (int64_t r = 0; r < blocks_of_rows; ++r) attend(panel, head, r * kPanelRows, packed);
+    const NextHead<T> next(p, index);
+    for (int64_t r = 0; r < blocks_of_rows; ++r) {
+        next.ask_for_part(r, blocks_of_rows);
+        attend(panel, head, r * kPanelRows, blocks, packed);
+    }
 }
 
-// Few rows, whose keys are cut into parts that run side by side.
+// Few rows, whose keys are cut into parts that run side by side. The heads of a part follow each other: where they are
+// neighbours in memory, they share pages.
 template <class T>
 void attend_in_parts(const AttentionProblem& p, int64_t parts) {
     const int64_t heads = p.batch * p.heads_k, rows_of_head = p.heads_q / p.heads_k * p.seqlen_q;
     const int64_t length = ((p.seqlen_k + parts - 1) / parts + kStreamKeys - 1) / kStreamKeys * kStreamKeys;
     Parts kept(heads * parts, rows_of_head, Panels(p.head_dim).padded_columns());
     parallel_for(heads * parts, p.threads, [&](int64_t task) {
-        const int64_t index = task / parts, head = index % p.heads_k, first = task % parts * length;
-        const Sequence s(p, index / p.heads_k);
+        const int64_t head = task % p.heads_k, part = task / p.heads_k % parts, first = part * length;
+        const Sequence s(p, task / p.heads_k / parts);
         const ProductScope scope;
         OnlineColumns<T> panel(p, s, kStreamKeys);
         panel.start(head, 0);
         stream_keys(panel, head, first, std::min(first + length, s.seqlen_k));
-        kept.keep(task, panel);
+        kept.keep((s.index * p.heads_k + head) * parts + part, panel);
     });
     parallel_for(heads, p.threads, [&](int64_t index) {
         const Sequence s(p, index / p.heads_k);
@@ -137,12 +111,12 @@ void forward(const AttentionProblem& p) {
         const Sequence s(p, task / p.heads_k);
         const int64_t head = task % p.heads_k;
         const KeyBlocks blocks(s.seqlen_k, p.head_dim);
-        PackedKeys<T> packed(blocks, p.head_dim);
-        parallel_for(blocks.count, p.threads, [&](int64_t b) { packed.pack_block(p, s, head, b); });
+        PackedKeys<T> packed(blocks.count, blocks.size, p.head_dim);
+        parallel_for(blocks.count, p.threads, [&](int64_t b) { pack_block(p, s, head, blocks, b, packed); });
         parallel_for(row_blocks<kPanelRows>(p, s), p.threads, [&](int64_t r) {
             const ProductScope scope;
             OnlineColumns<T> panel(p, s, blocks.size);
-            attend(panel, head, r * kPanelRows, packed);
+            attend(panel, head, r * kPanelRows, blocks, packed);
         });
     }
 }

@@ -3,6 +3,7 @@
 // tasks of their own, merged in the end.
 #pragma once
 #include "attention/online_columns.h"
+#include "attention/packed_keys.h"
 #include "core/parallel.h"
 
 namespace vlmk::VLMK_ISA {
@@ -13,51 +14,15 @@ inline bool has_few_rows(const AttentionProblem& p, const Sequence& s) {
     return rows <= kPanelRows && s.seqlen_k >= 2 * rows;
 }
 
-// Rows of a tensor as the left-hand side of a product.
-template <class T>
-class RowsInPlace {
-    using U = typename UnitOf<T>::type;
-    using Unit = typename U::Unit;
-
-  public:
-    RowsInPlace(int64_t rows, int64_t elements) : copies_(rows, elements), elements_(elements) {}
-
-    LeftSide<U> left(const T* rows, int64_t row_stride, int64_t count) {
-        if (usable(rows, row_stride)) return {reinterpret_cast<const Unit*>(rows), row_stride / U::kDepth, 1};
-        for (int64_t r = 0; r < count; ++r) copies_.set(r, rows + r * row_stride, elements_);
-        return copies_.left();
-    }
-
-  private:
-    // If the elements are units, as many as the product reads.
-    bool usable(const T* rows, int64_t row_stride) const {
-        return sizeof(T) * U::kDepth == sizeof(Unit) && U::kParts == 1 &&
-               units<U>(elements_) * U::kDepth == elements_ && row_stride % U::kDepth == 0 &&
-               reinterpret_cast<uintptr_t>(rows) % sizeof(Unit) == 0;
-    }
-
-    UnitRows<U> copies_;
-    int64_t elements_;
-};
-
 // The panel's way through keys [first, last).
 template <class T>
 void stream_keys(OnlineColumns<T>& panel, int64_t key_head, int64_t first, int64_t last) {
-    using U = typename UnitOf<T>::type;
-    const AttentionProblem& p = panel.p;
-    const Sequence& s = panel.s;
-    const int64_t d = p.head_dim;
-    RowsInPlace<T> keys(kStreamKeys, d);
-    const ColumnUnits<U> layout(kStreamKeys, d);
-    Buffer<typename U::Unit> values(layout.size);
+    PackedKeys<T> packed(1, kStreamKeys, panel.p.head_dim);
     for (int64_t begin = first; begin < last; begin += kStreamKeys) {
-        const int64_t end = std::min(begin + kStreamKeys, last), count = end - begin;
-        if (invisible(p, s, panel.block, begin, end)) continue;
-        const auto left =
-            keys.left(row_pointer<const T>(p.key, s, s.first_k, key_head, begin), p.key.row_stride, count);
-        layout.write(values.get(), row_pointer<const T>(p.value, s, s.first_k, key_head, begin), p.value.row_stride,
-                     count, d);
-        panel.add_keys(begin, end, left, layout.left(values.get()));
+        const int64_t end = std::min(begin + kStreamKeys, last);
+        if (invisible(panel.p, panel.s, panel.block, begin, end)) continue;
+        packed.pack(panel.p, panel.s, key_head, begin, end - begin, 0);
+        panel.add_keys(begin, end, packed.keys(0), packed.values(0));
     }
 }
 

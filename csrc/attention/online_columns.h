@@ -57,12 +57,11 @@ class OnlineColumns {
         pack_queries();
     }
 
-    // Keys [begin, end): rows of K, and rows of V^T with the keys as depth.
+    // Keys [begin, end): rows of K, for tiles whole vectors of them, and columns of V.
     void add_keys(int64_t begin, int64_t end, const LeftSide<U>& keys, const LeftSide<U>& values) {
         const int64_t count = end - begin;
-        // Whole tiles: rows behind the last key are never looked at.
-        const int64_t rows = U::kTiles ? whole_vectors(count) : count;
-        product<U>(false, rows, keys, {panel_, units<U>(p.head_dim), queries_.get()}, scores_.get(), stride_);
+        product<U>(false, U::kTiles ? whole_vectors(count) : count, keys,
+                   {panel_, units<U>(p.head_dim), queries_.get()}, scores_.get(), stride_);
         const float factor = finish_columns(p, s, block, begin, end, scores_.get(), stride_);
         Vec rescale[kPanelVectors];
         for (int64_t v = 0; v < panel_.vectors; ++v)

@@ -25,6 +25,14 @@ inline void write_units(typename U::Unit* row, int64_t padded, const Make& make)
     }
 }
 
+// Asks for a row that is read (written) soon. Inlined into what computes: GCC removes calls of functions that do
+// nothing else.
+template <int kWrite = 0, class T>
+VLMK_INLINE void ask_for(const T* row, int64_t count) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i, kWrite);
+}
+
 // A row stored as units along the row: what product() broadcasts from, rows `stride` units apart.
 template <class U>
 struct RowUnits {
@@ -68,17 +76,22 @@ struct ColumnUnits {
         if constexpr (U::kTiles) return {data, stride, 1};
         return {data, 1, stride};
     }
-    // Columns up to the next multiple of the vector length become zeros.
+    // Columns up to the next multiple of the vector length become zeros. The matrix goes on up to row `readable`, and
+    // its next rows are asked for early.
     template <class T>
-    void write(Unit* to, const T* matrix, int64_t matrix_stride, int64_t rows, int64_t columns) const {
+    void write(Unit* to, const T* matrix, int64_t matrix_stride, int64_t rows, int64_t columns,
+               int64_t readable = 0) const {
         const int64_t count = units<U>(rows) / U::kParts;
-        for (int64_t c = 0; c < columns; c += kLanes) {
-            const auto vector = [&](int64_t k) {
-                return column_units<U>(matrix + c, matrix_stride, k, rows, columns - c);
-            };
-            if constexpr (U::kTiles) {
-                // Tiles are read along the units of a row: blocks of pairs are turned around.
-                for (int64_t k = 0; k < count; k += kLanes) {
+        for (int64_t k = 0; k < count; k += kLanes) {
+            const int64_t group = U::kDepth * kLanes, next = U::kDepth * k + group;
+            for (int64_t row = next; row < next + group && row < readable; ++row)
+                ask_for(matrix + row * matrix_stride, columns);
+            for (int64_t c = 0; c < columns; c += kLanes) {
+                const auto vector = [&](int64_t unit) {
+                    return column_units<U>(matrix + c, matrix_stride, unit, rows, columns - c);
+                };
+                if constexpr (U::kTiles) {
+                    // Tiles are read along the units of a row: blocks of pairs are turned around.
                     Vec block[U::kParts][kLanes];
                     for (int i = 0; i < kLanes; ++i) {
                         const auto parts = vector(k + i);
@@ -89,20 +102,14 @@ struct ColumnUnits {
                         for (int i = 0; i < kLanes; ++i)
                             store_as(to + (c + i) * stride + unit_index<U>(k, n), block[n][i]);
                     }
+                } else {
+                    for (int64_t i = k; i < k + kLanes && i < count; ++i)
+                        store_as(to + i * stride + c, vector(i).part[0]);
                 }
-            } else {
-                for (int64_t k = 0; k < count; ++k) store_as(to + k * stride + c, vector(k).part[0]);
             }
         }
     }
 };
-
-// Asks for a row that is needed soon.
-template <class T>
-inline void ask_for(const T* row, int64_t count) {
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-    for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
-}
 
 // Rows of floats, or of tensors, as the left-hand side of products.
 template <class U>
