@@ -13,6 +13,8 @@ CeilingWork work(Ceiling kind, int64_t rounds) {
     switch (kind) {
         case Ceiling::bf16_dot:
             VLMK_CALL_ACTIVE_ISA(bf16_dot_work, rounds)
+        case Ceiling::bf16_tiles:
+            VLMK_CALL_ACTIVE_ISA(bf16_tiles_work, rounds)
         case Ceiling::exp2:
             VLMK_CALL_ACTIVE_ISA(exp2_work, rounds)
         case Ceiling::multiply_add:

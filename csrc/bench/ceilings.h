@@ -16,9 +16,11 @@ struct CeilingWork {
 
 // Floating-point operations of `rounds` rounds over independent accumulators: fused multiply-add in fp32 ...
 VLMK_DECLARE_PER_ISA(CeilingWork multiply_add_work(int64_t rounds))
-// ... and pairs of bf16 multiplied and summed in fp32; 0 operations where the instruction set has no such instruction.
+// ... and pairs of bf16 multiplied and summed in fp32, in vectors and in tiles; 0 operations where the instruction set
+// has no such instruction.
 VLMK_DECLARE_PER_ISA(CeilingWork bf16_dot_work(int64_t rounds))
-// Powers 2^x of numbers in the first-level cache.
+VLMK_DECLARE_PER_ISA(CeilingWork bf16_tiles_work(int64_t rounds))
+// Powers 2^x, x <= 0, of numbers in the first-level cache.
 VLMK_DECLARE_PER_ISA(CeilingWork exp2_work(int64_t rounds))
 // Bytes read once, front to back.
 VLMK_DECLARE_PER_ISA(CeilingWork read_work(const float* from, int64_t count))
@@ -28,7 +30,7 @@ struct CeilingRate {
     double operations = 0, seconds = 0;
 };
 
-enum class Ceiling { multiply_add, bf16_dot, exp2 };
+enum class Ceiling { multiply_add, bf16_dot, bf16_tiles, exp2 };
 CeilingRate compute_ceiling(Ceiling kind, int64_t rounds, int threads);
 CeilingRate read_ceiling(const float* from, int64_t count, int threads);
 // Bytes read plus bytes written.

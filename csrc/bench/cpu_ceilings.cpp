@@ -44,6 +44,16 @@ CeilingWork multiply_add_work(int64_t rounds) {
 }
 
 CeilingWork bf16_dot_work(int64_t rounds) {
+#if VLMK_BF16_DOT && defined(__AVX512BF16__)
+    const UintVec a = UintVec{} + (rounds > 0 ? 0x3c003c00u : 0u), b = UintVec{} + 0x3c803c80u;
+    const float witness = run_chains(rounds, [&](Vec chain) { return Bf16Unit::multiply_add(chain, a, b); });
+    return {4.0 * kLanes * kChains * static_cast<double>(rounds), witness};
+#else
+    return {0.0, static_cast<float>(rounds)};
+#endif
+}
+
+CeilingWork bf16_tiles_work(int64_t rounds) {
 #if VLMK_BF16_TILES && !defined(VLMK_EMULATE_AVX512)
     const ProductScope scope;
     uint32_t ones[kTileRows * kTileRows];
@@ -65,10 +75,6 @@ CeilingWork bf16_dot_work(int64_t rounds) {
     float sums[kTileRows * kTileRows];
     store_tile<3>(sums, kTileBytes);
     return {4.0 * 2.0 * kTileRows * kTileRows * 2 * kTileRows * static_cast<double>(rounds), sums[0]};
-#elif VLMK_BF16_DOT && defined(__AVX512BF16__)
-    const UintVec a = UintVec{} + (rounds > 0 ? 0x3c003c00u : 0u), b = UintVec{} + 0x3c803c80u;
-    const float witness = run_chains(rounds, [&](Vec chain) { return Bf16Unit::multiply_add(chain, a, b); });
-    return {4.0 * kLanes * kChains * static_cast<double>(rounds), witness};
 #else
     return {0.0, static_cast<float>(rounds)};
 #endif
@@ -81,7 +87,7 @@ CeilingWork exp2_work(int64_t rounds) {
     for (int64_t round = 0; round < rounds; ++round) {
         // A result goes into the next round, which keeps it from being computed once for all.
         from[round % kCount] = -to[0] * 0.0f - 1.0f;
-        for (int64_t i = 0; i < kCount; i += kLanes) store(to.get() + i, exp2(load(from.get() + i)));
+        for (int64_t i = 0; i < kCount; i += kLanes) store(to.get() + i, exp2_nonpositive(load(from.get() + i)));
     }
     return {static_cast<double>(kCount) * static_cast<double>(rounds), to[rounds % kCount]};
 }

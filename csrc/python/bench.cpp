@@ -55,6 +55,7 @@ Measured copy(py::handle to, py::handle from, int threads) {
 void bind_bench(py::module_& m) {
     m.def("ceiling_multiply_add", &compute<Ceiling::multiply_add>);
     m.def("ceiling_bf16_dot", &compute<Ceiling::bf16_dot>);
+    m.def("ceiling_bf16_tiles", &compute<Ceiling::bf16_tiles>);
     m.def("ceiling_exp2", &compute<Ceiling::exp2>);
     m.def("ceiling_read", &read);
     m.def("ceiling_copy", &copy);

@@ -42,9 +42,11 @@ def test_every_instruction_set_has_its_own_ceiling(native: Any) -> None:
             assert work % (2 * lanes[isa] * 10) == 0
             has_dot = isa in ("avx512_bf16", "amx_bf16") and not native.build["emulated_avx512"]
             assert (native.ceiling_bf16_dot(10, 1)[0] > 0) == has_dot
+            has_tiles = isa == "amx_bf16" and has_dot
+            assert (native.ceiling_bf16_tiles(10, 1)[0] > 0) == has_tiles
             found = measure_ceilings(1, QUICK_CEILINGS)
             assert found.isa == isa
-            assert found.flops(torch.bfloat16)[0] == ("bf16 dot" if has_dot else "FMA")
+            assert found.flops(torch.bfloat16)[0] == ("bf16 tiles" if has_tiles else "bf16 dot" if has_dot else "FMA")
             assert found.flops(torch.float16) == ("FMA", found.multiply_add)
     finally:
         native.set_active_isa(before)

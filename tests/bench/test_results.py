@@ -44,9 +44,11 @@ def row(workload: str, ours: float, operation: str = "attention", run_pass: str 
     }  # fmt: skip
 
 
-def result_of(rows: list[dict[str, Any]], isa: str = "avx2", dot: float | None = None) -> dict[str, Any]:
+def result_of(
+    rows: list[dict[str, Any]], isa: str = "avx2", dot: float | None = None, tiles: float | None = None
+) -> dict[str, Any]:
     ceilings = {
-        str(t): {"isa": isa, "threads": t, "multiply_add": 5e10 * t, "bf16_dot": dot, "exp2": 1e9, "read": 1e10, "copy": 1e10,
+        str(t): {"isa": isa, "threads": t, "multiply_add": 5e10 * t, "bf16_dot": dot, "bf16_tiles": tiles, "exp2": 1e9, "read": 1e10, "copy": 1e10,
                  "torch_product": {"float32": 4e10 * t, "bfloat16": 1e10 * t}}
         for t in (1, 2)
     }  # fmt: skip
@@ -126,6 +128,14 @@ def test_bars_without_bf16_dot_say_so() -> None:
     with_dot = bar(result_of(rows, "avx512_bf16", 1e11), "attention forward, S >= 577", "bfloat16")
     assert with_dot.met is False
     assert "avx512_bf16" in bar(result_of(rows, "avx512_bf16", 1e11), "on AVX2").measured
+
+
+def test_shares_of_bf16_count_against_the_dot_product_also_where_there_are_tiles() -> None:
+    one = row("a", 1.0, dtype="bfloat16", sdpa=9.0)
+    one["contenders"]["ours"] |= {"flops_per_second": 9e10, "share": 0.09}
+    one["ceiling"] = {"name": "bf16 tiles", "value": 1e12}
+    found = bar(result_of([one], "amx_bf16", 1e11, 1e12), "attention forward, S >= 577", "bfloat16")
+    assert (found.met, found.measured) == (True, "90% (a), 9% of tiles")
 
 
 def test_bars_of_losses_tiles_threads_and_sizes() -> None:

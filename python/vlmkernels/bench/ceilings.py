@@ -32,13 +32,14 @@ class CeilingSettings:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """Of one number of threads. FLOP/s, powers a second, bytes a second; `bf16_dot` is None where the instruction set multiplies no pairs of bf16: bf16 then is
-    widened to fp32, and its ceiling is that of fp32, as fp16's is everywhere. `torch_product` is no ceiling but a yardstick for threads: FLOP/s of torch's own square products."""
+    """Of one number of threads. FLOP/s, powers a second, bytes a second; `bf16_dot` (vectors) and `bf16_tiles` (tile registers) are None where the instruction set has no
+    such instruction: bf16 without either is widened to fp32, and its ceiling is that of fp32, as fp16's is everywhere. `torch_product` is no ceiling but a yardstick for threads: FLOP/s of torch's own square products."""
 
     isa: str
     threads: int
     multiply_add: float
     bf16_dot: float | None
+    bf16_tiles: float | None
     exp2: float
     read: float
     copy: float
@@ -46,8 +47,10 @@ class Ceilings:
 
     def flops(self, dtype: torch.dtype) -> tuple[str, float]:
         """Name and FLOP/s of the ceiling for arithmetic on a dtype."""
-        if dtype == torch.bfloat16 and self.bf16_dot is not None:
-            return "bf16 dot", self.bf16_dot
+        if dtype == torch.bfloat16:
+            for name, ceiling in (("bf16 tiles", self.bf16_tiles), ("bf16 dot", self.bf16_dot)):
+                if ceiling is not None:
+                    return name, ceiling
         return "FMA", self.multiply_add
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,6 +111,7 @@ def measure_ceilings(threads: int, settings: CeilingSettings = _DEFAULT) -> Ceil
         threads=threads,
         multiply_add=_compute(native.ceiling_multiply_add, threads, settings),
         bf16_dot=_compute(native.ceiling_bf16_dot, threads, settings) or None,
+        bf16_tiles=_compute(native.ceiling_bf16_tiles, threads, settings) or None,
         exp2=_compute(native.ceiling_exp2, threads, settings),
         read=_best(lambda: native.ceiling_read(source, threads), settings.readings),
         copy=_best(lambda: native.ceiling_copy(target, source[: count // 2], threads), settings.readings),

@@ -36,8 +36,13 @@ def roofline_charts(result: dict[str, Any]) -> list[Chart]:
         if not points or str(threads) not in result["ceilings"]:
             continue
         ceilings = result["ceilings"][str(threads)]
-        dot = ceilings["bf16_dot"] if dtype == "bfloat16" else None
-        roofs = [("FMA ceiling", ceilings["multiply_add"], 6)] + ([("bf16 dot ceiling", dot, 7)] if dot else [])
+        roofs = [("FMA ceiling", ceilings["multiply_add"], 6)]
+        if dtype == "bfloat16":
+            pairs = (
+                ("bf16 dot ceiling", ceilings["bf16_dot"], 7),
+                ("bf16 tiles ceiling", ceilings.get("bf16_tiles"), 8),
+            )
+            roofs += [(label, roof, colour) for label, roof, colour in pairs if roof]
         lowest = min(x for found in points.values() for x, _, _ in found)
         highest = max(x for found in points.values() for x, _, _ in found)
         series = []

@@ -91,10 +91,11 @@ def _machine(result: dict[str, Any]) -> str:
     for name, ceilings in (("before", result["ceilings"]), ("after", result.get("ceilings_after", {}))):
         for threads, c in ceilings.items():
             dot = f"{c['bf16_dot'] / 1e9:.0f}" if c["bf16_dot"] else "none"
+            tiles = f"{c['bf16_tiles'] / 1e9:.0f}" if c.get("bf16_tiles") else "none"
             products = [f"{c['torch_product'][dtype] / 1e9:.0f}" for dtype in ("float32", "bfloat16")]
-            rates = [f"{c['multiply_add'] / 1e9:.0f}", dot, f"{c['exp2'] / 1e9:.1f}", f"{c['read'] / 1e9:.1f}", f"{c['copy'] / 1e9:.1f}"]  # fmt: skip
+            rates = [f"{c['multiply_add'] / 1e9:.0f}", dot, tiles, f"{c['exp2'] / 1e9:.1f}", f"{c['read'] / 1e9:.1f}", f"{c['copy'] / 1e9:.1f}"]  # fmt: skip
             rows.append([name, threads, *rates, *products])
-    head = ["measured", "threads", "FMA GFLOP/s", "bf16 dot GFLOP/s", "exp2 G/s", "read GB/s", "copy GB/s", "torch product fp32", "torch product bf16"]  # fmt: skip
+    head = ["measured", "threads", "FMA GFLOP/s", "bf16 dot GFLOP/s", "bf16 tiles GFLOP/s", "exp2 G/s", "read GB/s", "copy GB/s", "torch product fp32", "torch product bf16"]  # fmt: skip
     if not rows:
         return facts_table
     has_dot = any(c["bf16_dot"] for c in result["ceilings"].values())

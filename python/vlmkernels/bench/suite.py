@@ -72,8 +72,9 @@ def ceiling_lines(ceilings: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for threads, found in ceilings.items():
         dot = f"{found['bf16_dot'] / 1e9:.0f}" if found["bf16_dot"] else "none (bf16 and fp16 count against FMA)"
+        tiles = f", bf16 tiles {found['bf16_tiles'] / 1e9:.0f}" if found.get("bf16_tiles") else ""
         lines.append(
-            f"ceilings of {found['isa']}, {threads} thread{'s' if threads != '1' else ''}: FMA {found['multiply_add'] / 1e9:.0f} GFLOP/s, bf16 dot {dot}, "
+            f"ceilings of {found['isa']}, {threads} thread{'s' if threads != '1' else ''}: FMA {found['multiply_add'] / 1e9:.0f} GFLOP/s, bf16 dot {dot}{tiles}, "
             f"exp2 {found['exp2'] / 1e9:.1f} G/s, read {found['read'] / 1e9:.1f} GB/s, copy {found['copy'] / 1e9:.1f} GB/s"
         )
     return lines
