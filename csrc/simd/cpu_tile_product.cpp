@@ -121,20 +121,32 @@ void column_of_blocks(bool accumulate, int64_t rows, int64_t depth, const Left& 
 // Units of a column of B that stay in the first-level cache, whatever the number of parts.
 constexpr int64_t kStretch = 12 * kTileRows;
 
+// Of a shallow left-hand side so many rows pass all panels before the next ones do that they stay in the first-level
+// cache, which panels pass once for them.
+inline int64_t rows_at_once(int64_t rows, int64_t depth) {
+    constexpr int64_t kKeptUnits = 2 * kTileRows * kStretch;  // 24 KiB
+    if (depth == 0 || depth > kStretch) return rows;
+    return kKeptUnits / depth / (2 * kTileRows) * (2 * kTileRows);
+}
+
 // `rows` is a multiple of the tile's.
 template <int kParts>
 void whole_tiles(bool accumulate, int64_t rows, const Left& a, const PackedB<TileUnit<kParts>>& b, const Sums& c) {
-    for (int64_t p = 0; p < b.panels.count; ++p)
-        for (int64_t k = 0; k < b.depth || k == 0; k += kStretch) {
-            const int64_t depth = b.depth - k < kStretch ? b.depth - k : kStretch, width = b.panels.width(p) * kLanes;
-            const Left left{a.at(0, k), a.row};
-            const Right right{b.panel(p) + k * width, width};
-            const Sums sums{c.at(0, b.panels.first_vector(p) * kLanes), c.row};
-            if (width > kTileRows)
-                column_of_blocks<kParts, 2>(accumulate || k > 0, rows, depth, left, right, sums);
-            else
-                column_of_blocks<kParts, 1>(accumulate || k > 0, rows, depth, left, right, sums);
-        }
+    const int64_t step = rows_at_once(rows, b.depth);
+    for (int64_t row = 0; row < rows; row += step)
+        for (int64_t p = 0; p < b.panels.count; ++p)
+            for (int64_t k = 0; k < b.depth || k == 0; k += kStretch) {
+                const int64_t height = rows - row < step ? rows - row : step,
+                              depth = b.depth - k < kStretch ? b.depth - k : kStretch,
+                              width = b.panels.width(p) * kLanes;
+                const Left left{a.at(row, k), a.row};
+                const Right right{b.panel(p) + k * width, width};
+                const Sums sums{c.at(row, b.panels.first_vector(p) * kLanes), c.row};
+                if (width > kTileRows)
+                    column_of_blocks<kParts, 2>(accumulate || k > 0, height, depth, left, right, sums);
+                else
+                    column_of_blocks<kParts, 1>(accumulate || k > 0, height, depth, left, right, sums);
+            }
 }
 
 // Fewer rows than a tile has, through copies with all of them.
