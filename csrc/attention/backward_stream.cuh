@@ -3,6 +3,7 @@
 #pragma once
 #include "attention/backward_launch.h"
 #include "attention/backward_tiles.h"
+#include "attention/copy_place.cuh"
 #include "gpu/copy_async.cuh"
 #include "gpu/fragments.cuh"
 #include "gpu/shared_access.cuh"
@@ -70,8 +71,10 @@ class RowStream {
 
     // From where the first rows are.
     VLMK_DEVICE RowStream(const T* one, const HeadTensor& one_of, const T* two, const HeadTensor& two_of, int head_dim)
-        : row_(static_cast<int>(threadIdx.x) / kChunks), stride_one_(bytes(one_of)), stride_two_(bytes(two_of)) {
-        const int column = static_cast<int>(threadIdx.x) % kChunks * Tile::kChunk;
+        : stride_one_(bytes(one_of)), stride_two_(bytes(two_of)) {
+        const CopyPlace place = copy_place<Tile>(kRowsAtOnce);
+        const int column = place.chunk * Tile::kChunk;
+        row_ = place.row;
         inside_ = column < head_dim;
         to_ = Tile::offset(row_, column);
         from_one_ = reinterpret_cast<const char*>(one + (inside_ ? column : 0));
