@@ -83,7 +83,7 @@ class RowStream {
 
     // The first `count` rows of the tile, at least one; the others become zeros.
     VLMK_DEVICE void start(uint32_t stage, int count) const {
-        if (kThreads % kChunks != 0 && row_ >= kRowsAtOnce) return;
+        if (kThreads % CopyRows<Tile>::kChunks != 0 && row_ >= kRowsAtOnce) return;
 #pragma unroll
         for (int pass = 0; pass < kRows; pass += kRowsAtOnce) {
             if (kRows % kRowsAtOnce != 0 && row_ >= kRows - pass) break;
@@ -104,7 +104,7 @@ class RowStream {
     }
 
   private:
-    static constexpr int kChunks = Tile::kColumns / Tile::kChunk, kRowsAtOnce = kThreads / kChunks;
+    static constexpr int kRowsAtOnce = CopyRows<Tile>::at_once(kThreads);
 
     int row_, to_;
     bool inside_;

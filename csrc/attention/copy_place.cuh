@@ -5,6 +5,18 @@
 
 namespace vlmk::gpu {
 
+// Rows that so many threads copy at once. Rows of nine chunks (head_dim 72) never go on in another warp, which would
+// read one of their sectors again: of 5 sectors a row it would be one in 4 rows. With 11 and 13 chunks that would leave
+// more lanes without work than it is worth.
+template <class Tile>
+struct CopyRows {
+    static constexpr int kChunks = Tile::kColumns / Tile::kChunk, kPitch = Tile::offset(1, 0) / kChunkBytes;
+    static constexpr bool kByWarp = kChunks == 9;
+    VLMK_HOST_DEVICE static constexpr int at_once(int threads) {
+        return kByWarp ? threads / kWarpLanes * (kWarpLanes / kChunks) : threads / kChunks;
+    }
+};
+
 struct CopyPlace {
     int row, chunk;
 };
@@ -12,12 +24,16 @@ struct CopyPlace {
 // Neighbours have neighbouring chunks; but where rows are padded to an odd pitch and are no multiple of eight chunks
 // (head_dim 80, 96 and 112), lanes that go on to the next row would meet banks twice. Of eight rows, the first eight
 // chunks of each go first, then what is left of them, in an order of rows in which one goes on with the banks behind
-// the last one's. The first 8 n rows belong to the first threads; threads without a chunk have rows from `rows` on.
+// the last one's. Threads without a chunk have rows from `rows` on.
 template <class Tile>
 VLMK_DEVICE CopyPlace copy_place(int rows) {
-    constexpr int kChunks = Tile::kColumns / Tile::kChunk, kPitch = Tile::offset(1, 0) / kChunkBytes;
+    constexpr int kChunks = CopyRows<Tile>::kChunks, kPitch = CopyRows<Tile>::kPitch;
     const int thread = static_cast<int>(threadIdx.x);
-    if constexpr (kChunks % 8 == 0 || kPitch == kChunks) {
+    if constexpr (CopyRows<Tile>::kByWarp) {
+        constexpr int kRows = kWarpLanes / kChunks;
+        const int lane = lane_index(), row = thread / kWarpLanes * kRows + lane / kChunks;
+        return {lane < kRows * kChunks ? row : rows, lane % kChunks};
+    } else if constexpr (kChunks % 8 == 0 || kPitch == kChunks) {
         return {thread / kChunks, thread % kChunks};
     } else {
         constexpr int kRest = kChunks % 8, kEights = kChunks - kRest;
@@ -28,6 +44,15 @@ VLMK_DEVICE CopyPlace copy_place(int rows) {
         const int rest = number - count * kEights, turn = rest / kRest;
         return {first + (count == 8 ? (turn * kApart + turn / kCycle) % 8 : turn), kEights + rest % kRest};
     }
+}
+
+// Whether the thread's row is one of the first `count` of those copied at once, both constants. The first 8 n rows, and
+// all, belong to the first threads.
+template <class Tile>
+VLMK_DEVICE bool copies_among_first(int count, int rows) {
+    if (!CopyRows<Tile>::kByWarp && (count % 8 == 0 || count == rows))
+        return static_cast<int>(threadIdx.x) < count * CopyRows<Tile>::kChunks;
+    return copy_place<Tile>(rows).row < count;
 }
 
 }  // namespace vlmk::gpu

@@ -64,7 +64,11 @@ gpu::LaunchPlan plan_side(const AttentionProblem& p, Held held, const char* what
                   backward_shared_bytes(tile, element_bytes(p), held, both_tensors));
 }
 
-// The keys of the kernel whose blocks own all keys of a head; 0 if none can.
+// The keys of the kernel whose blocks own all keys of a head; 0 if none can. More than 256 cannot be: dK and dV of 512
+// keys would be all registers of a multiprocessor. Several blocks a head would have to add up dQ, by atomics, whose
+// order is nobody's, or from a copy in fp32 for each 256 keys. Such a copy is written and read once, 512 bytes a query
+// with head_dim 64; scores and dP computed a second time instead are 66 kFLOP. On an A100 (312 TFLOP/s, 2 TB/s) that is
+// 0.21 ns against 0.26, without memory that grows with the square of the length.
 int resident_keys(const AttentionProblem& p, int shared_bytes) {
     if (p.dtype == DType::f32 || p.head_dim != kResidentHeadDim || p.cu_seqlens_q != nullptr || !takes_plain_kernel(p))
         return 0;

@@ -8,8 +8,7 @@ namespace vlmk::gpu {
 
 template <class Tile, int kThreads>
 class RowCopy {
-    static constexpr int kChunks = Tile::kColumns / Tile::kChunk;
-    static constexpr int kRowsAtOnce = kThreads / kChunks;
+    static constexpr int kRowsAtOnce = CopyRows<Tile>::at_once(kThreads);
     static constexpr int kSteps = (Tile::kRows + kRowsAtOnce - 1) / kRowsAtOnce;
 
   public:
@@ -32,7 +31,7 @@ class RowCopy {
     VLMK_DEVICE void full(int shift, const char* from, int stride, int columns) const {
 #pragma unroll
         for (int i = 0; i < kSteps; ++i)
-            if (among_first(min(kRowsAtOnce, Tile::kRows - i * kRowsAtOnce))) {
+            if (copies_among_first<Tile>(min(kRowsAtOnce, Tile::kRows - i * kRowsAtOnce), kRowsAtOnce)) {
                 const uint32_t to = to_ + shift + Tile::offset(i * kRowsAtOnce, 0);
                 const char* source = from + int64_t{i * kRowsAtOnce} * stride;
                 if constexpr (kAllColumns)
@@ -46,7 +45,7 @@ class RowCopy {
     // Also for blocks of fewer threads, of which there must be one for each chunk of a row.
     template <class Locate>
     VLMK_DEVICE static void part(const Tile& tile, int count, int end, int columns, const Locate& locate) {
-        const int rows_at_once = static_cast<int>(blockDim.x) / kChunks;
+        const int rows_at_once = CopyRows<Tile>::at_once(static_cast<int>(blockDim.x));
         const CopyPlace place = copy_place<Tile>(rows_at_once);
         if (place.row >= rows_at_once) return;
         const bool inside = column(place) < columns;
@@ -58,10 +57,6 @@ class RowCopy {
     }
 
   private:
-    // Whether the thread's row is one of the first `rows`, a constant.
-    VLMK_DEVICE static bool among_first(int rows) {
-        return rows % 8 == 0 || rows == kRowsAtOnce ? threadIdx.x < rows * kChunks : place().row < rows;
-    }
     VLMK_DEVICE static CopyPlace place() { return copy_place<Tile>(kRowsAtOnce); }
     VLMK_DEVICE static int column(const CopyPlace& place) { return place.chunk * Tile::kChunk; }
 
