@@ -5,13 +5,14 @@
 
 namespace vlmk::gpu {
 
-// Rows that so many threads copy at once. Rows of nine chunks (head_dim 72) never go on in another warp, which would
-// read one of their sectors again: of 5 sectors a row it would be one in 4 rows. With 11 and 13 chunks that would leave
-// more lanes without work than it is worth.
+// Rows that so many threads copy at once. Rows of nine chunks (head_dim 72) stay in a warp: where one goes on in the
+// next warp, both read the sector between, one more in sixteen. With 11 and 13 chunks, 10 and 6 lanes of a warp would
+// then have nothing to do.
 template <class Tile>
 struct CopyRows {
     static constexpr int kChunks = Tile::kColumns / Tile::kChunk, kPitch = Tile::offset(1, 0) / kChunkBytes;
     static constexpr bool kByWarp = kChunks == 9;
+    static constexpr int kLanes = kByWarp ? kWarpLanes / kChunks * kChunks : kWarpLanes;  // of a warp, with a chunk
     VLMK_HOST_DEVICE static constexpr int at_once(int threads) {
         return kByWarp ? threads / kWarpLanes * (kWarpLanes / kChunks) : threads / kChunks;
     }
@@ -30,9 +31,8 @@ VLMK_DEVICE CopyPlace copy_place(int rows) {
     constexpr int kChunks = CopyRows<Tile>::kChunks, kPitch = CopyRows<Tile>::kPitch;
     const int thread = static_cast<int>(threadIdx.x);
     if constexpr (CopyRows<Tile>::kByWarp) {
-        constexpr int kRows = kWarpLanes / kChunks;
-        const int lane = lane_index(), row = thread / kWarpLanes * kRows + lane / kChunks;
-        return {lane < kRows * kChunks ? row : rows, lane % kChunks};
+        const int lane = lane_index(), row = thread / kWarpLanes * (kWarpLanes / kChunks) + lane / kChunks;
+        return {lane < CopyRows<Tile>::kLanes ? row : rows, lane % kChunks};
     } else if constexpr (kChunks % 8 == 0 || kPitch == kChunks) {
         return {thread / kChunks, thread % kChunks};
     } else {

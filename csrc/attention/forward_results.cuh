@@ -1,6 +1,7 @@
 // How the results of a warp's rows leave: as a part of the keys' in the workspace, or as rows of the output, through
 // shared memory so that they leave in whole.
 #pragma once
+#include "attention/copy_place.cuh"
 #include "attention/forward_warp.cuh"
 
 namespace vlmk::gpu {
@@ -67,8 +68,9 @@ VLMK_DEVICE void store_rows(const ForwardWarp<Shape>& warp, int first_row, const
     __syncwarp();
     const int chunks = (Shape::kTile.exact() ? Shape::kDim : static_cast<int>(warp.block.p.head_dim)) / Tile::kChunk;
     const int count = min(Shape::kTile.warp_rows(), warp.block.rows - first_row) * chunks;
+    constexpr int kLanes = CopyRows<Tile>::kLanes;
 #pragma unroll 1
-    for (int i = lane_index(); i < count; i += kWarpLanes) {
+    for (int i = lane_index() < kLanes ? lane_index() : count; i < count; i += kLanes) {
         const int row = first_row + i / chunks, column = i % chunks * Tile::kChunk;
         *reinterpret_cast<uint4*>(warp.block.template out<T>(row) + column) =
             load_shared<uint4>(tile.address(row, column));

@@ -13,8 +13,8 @@ template <class T, int kColumns>
 class RowParts {
     static constexpr int kChunk = kChunkBytes / static_cast<int>(sizeof(T)), kChunks = kColumns / kChunk;
     static constexpr bool kWhole = kChunks % 2 == 1;
-    static constexpr int kInPart = kWhole ? kChunks : 4;  // chunks of a row
-    static constexpr int kSteps = (16 * kInPart + kWarpLanes - 1) / kWarpLanes;
+    static constexpr int kInPart = kWhole ? kChunks : 4;                                         // chunks of a row
+    static constexpr int kAtOnce = kWarpLanes / kInPart, kSteps = (16 + kAtOnce - 1) / kAtOnce;  // whole rows
 
   public:
     using Tile =
@@ -25,15 +25,19 @@ class RowParts {
     // locate(row) is where a row starts, or null: those are left out.
     template <class Locate>
     VLMK_DEVICE explicit RowParts(const Locate& locate) {
-        for_each(0, [&](int i, int row, int) { rows_[i] = locate(row); });
+#pragma unroll
+        for (int i = 0; i < kSteps; ++i) rows_[i] = locate(min(i * kAtOnce + lane_row(), 15));
     }
 
+    // Lanes without a chunk load one that is there, too: what no branch leaves out costs no registers.
     VLMK_DEVICE void load(Chunks& chunks) const {
 #pragma unroll
-        for (int part = 0; part < kParts; ++part)
-            for_each(part, [&](int i, int, int column) {
-                chunks[part][i] = *reinterpret_cast<const uint4*>(rows_[i] + part * Tile::kColumns + column);
-            });
+        for (int part = 0; part < kParts; ++part) {
+            const int chunk = min(part * kInPart + lane_chunk(), kChunks - 1);
+#pragma unroll
+            for (int i = 0; i < kSteps; ++i)
+                chunks[part][i] = *reinterpret_cast<const uint4*>(rows_[i] + chunk * kChunk);
+        }
     }
 
     VLMK_DEVICE void store(int part, const Tile& from) const {
@@ -50,13 +54,15 @@ class RowParts {
 
   private:
     // Neighbouring lanes have neighbouring chunks.
+    VLMK_DEVICE static int lane_row() { return lane_index() / kInPart; }
+    VLMK_DEVICE static int lane_chunk() { return lane_index() % kInPart; }
     template <class Act>
     VLMK_DEVICE static void for_each(int part, const Act& act) {
 #pragma unroll
         for (int i = 0; i < kSteps; ++i) {
-            const int number = i * kWarpLanes + lane_index(), row = number / kInPart, chunk = number % kInPart;
-            if ((i + 1) * kWarpLanes <= 16 * kInPart || row < 16)
-                if ((part + 1) * kInPart <= kChunks || part * kInPart + chunk < kChunks) act(i, row, chunk * kChunk);
+            const int row = i * kAtOnce + lane_row();
+            const bool there = row < 16 && lane_row() < kAtOnce && part * kInPart + lane_chunk() < kChunks;
+            if (there) act(i, row, lane_chunk() * kChunk);
         }
     }
 

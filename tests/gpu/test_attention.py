@@ -185,8 +185,8 @@ def test_resident_keys_do_the_same(kind: str) -> None:
 
 @pytest.mark.parametrize(("d", "most"), RESIDENT)
 def test_resident_keys_use_memory_well(d: int, most: int) -> None:
-    """Keys and values are read once, in whole sectors; no barrier but for their arrival; no bank conflict in products."""
-    q, k, v = qkv(most, most, d, heads=2)
+    """Keys and values are read once, in whole sectors; shared memory without bank conflicts."""
+    q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in qkv(most, most, d, heads=4))
     with backends.use_backend("emulator"), backends.emulation(counters=True, checks=False, multiprocessors=1) as launches:  # fmt: skip
         vk.attention(q, k, v)
     (launch,) = launches
@@ -338,10 +338,11 @@ def test_tensor_core_work_is_little_more_than_needed(s: int, d: int) -> None:
     assert issued / useful <= (1.12 if s < 300 else 1.05) + 1e-9
 
 
+@pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("d", [64, 72, 80, 88, 96, 104, 112, 128])
-def test_memory_is_used_well(d: int) -> None:
-    """Whole sectors; reads of shared memory without bank conflicts."""
-    q, k, v = qkv(128, 333, d)
+def test_memory_is_used_well(d: int, heads: int) -> None:
+    """Whole sectors, also where rows of several heads are side by side; shared memory without bank conflicts."""
+    q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in qkv(128, 333, d, heads))
     with backends.use_backend("emulator"), backends.emulation(counters=True, checks=False) as launches:
         vk.attention(q, k, v)
     (launch,) = launches
