@@ -3,6 +3,7 @@
 #pragma once
 #include "attention/backward_launch.h"
 #include "attention/backward_tiles.h"
+#include "attention/copy_place.cuh"
 #include "gpu/copy_async.cuh"
 #include "gpu/fragments.cuh"
 #include "gpu/shared_access.cuh"
@@ -70,8 +71,10 @@ class RowStream {
 
     // From where the first rows are.
     VLMK_DEVICE RowStream(const T* one, const HeadTensor& one_of, const T* two, const HeadTensor& two_of, int head_dim)
-        : row_(static_cast<int>(threadIdx.x) / kChunks), stride_one_(bytes(one_of)), stride_two_(bytes(two_of)) {
-        const int column = static_cast<int>(threadIdx.x) % kChunks * Tile::kChunk;
+        : stride_one_(bytes(one_of)), stride_two_(bytes(two_of)) {
+        const CopyPlace place = copy_place<Tile>(kRowsAtOnce);
+        const int column = place.chunk * Tile::kChunk;
+        row_ = place.row;
         inside_ = column < head_dim;
         to_ = Tile::offset(row_, column);
         from_one_ = reinterpret_cast<const char*>(one + (inside_ ? column : 0));
@@ -80,7 +83,7 @@ class RowStream {
 
     // The first `count` rows of the tile, at least one; the others become zeros.
     VLMK_DEVICE void start(uint32_t stage, int count) const {
-        if (kThreads % kChunks != 0 && row_ >= kRowsAtOnce) return;
+        if (kThreads % CopyRows<Tile>::kChunks != 0 && row_ >= kRowsAtOnce) return;
 #pragma unroll
         for (int pass = 0; pass < kRows; pass += kRowsAtOnce) {
             if (kRows % kRowsAtOnce != 0 && row_ >= kRows - pass) break;
@@ -101,7 +104,7 @@ class RowStream {
     }
 
   private:
-    static constexpr int kChunks = Tile::kColumns / Tile::kChunk, kRowsAtOnce = kThreads / kChunks;
+    static constexpr int kRowsAtOnce = CopyRows<Tile>::at_once(kThreads);
 
     int row_, to_;
     bool inside_;

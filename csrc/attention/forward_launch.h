@@ -15,6 +15,8 @@ struct ForwardLaunch {
     // head_dim) and (splits, rows), with rows as those of lse.
     int splits = 1;
 
+    int value_distance = 0;  // where all keys are in shared memory: from a key to its value, in bytes
+
     int key_stride = 0, value_stride = 0;  // of rows, in bytes
     float factor = 0.0f;                   // of products, to scores in units of log 2
 };

@@ -2,6 +2,7 @@
 // and values. In 16 bit on m16n8k16, with an m16n8k8 step for the last 8 of an odd head_dim; in fp32 by three products
 // of tf32.
 #pragma once
+#include "attention/forward_launch.h"
 #include "attention/forward_tiles.h"
 #include "gpu/mma.cuh"
 #include "gpu/operands.cuh"
@@ -11,28 +12,20 @@
 
 namespace vlmk::gpu {
 
-template <class Element, int kIndex>
+template <class Element, int kIndex, bool kAllKeys = false>
 struct ForwardShape {
     using T = Element;
+    static constexpr bool kResident = kAllKeys, kPlain = kResident;  // all rows see all keys
     static constexpr ForwardTile kTile = ForwardTiles<T>::kTiles[kIndex];
     static constexpr int kDim = kTile.head_dim, kKeys = kTile.keys, kRowTiles = kTile.row_tiles;
-    using Tile = SharedTile<T, kKeys, kDim>;  // keys or values
+    static constexpr int kRows = 2 * kRowTiles;  // that a lane has a part of: 8 apart
+    using Tile = SharedTile<T, kKeys, kDim>;     // keys or values
     using QueryTile = SharedTile<T, kTile.rows(), kDim>;
     using Out = Accumulator<>[kRowTiles][kDim / 8];
     template <int kBlocks>
     using Scores = Accumulator<>[kRowTiles][kBlocks];
     static_assert(Tile::kBytes == kKeys * kTile.row_bytes(), "plan and kernel agree about shared memory");
 };
-
-// Two neighbours of a row, rounded, to shared memory.
-template <class T>
-VLMK_DEVICE void store_pair(uint32_t address, float first, float second) {
-    store_shared(address, pack<T>(first, second));
-}
-template <>
-VLMK_DEVICE void store_pair<float>(uint32_t address, float first, float second) {
-    store_shared(address, first, second);
-}
 
 template <class Shape, class T = typename Shape::T>
 class ForwardProducts {
@@ -49,10 +42,8 @@ class ForwardProducts {
     };
 
   public:
-    // Tiles of values lie behind those of keys.
-    VLMK_DEVICE ForwardProducts(const Tile& keys, const Tile& values, const QueryTile& queries, int warp_row,
-                                const int64_t& head_dim)
-        : keys_(keys, 0, 0), values_(values, 0, 0), queries_(queries), warp_row_(warp_row), head_dim_(head_dim) {}
+    VLMK_DEVICE ForwardProducts(const Tile& keys, const Tile& values, const ForwardLaunch& launch)
+        : keys_(keys, 0, 0), values_(values, 0, 0), launch_(launch) {}
 
     // On to other tiles of keys and values.
     VLMK_DEVICE void move(int bytes) {
@@ -62,18 +53,35 @@ class ForwardProducts {
     VLMK_DEVICE bool are_before(const Tile& tile) const { return keys_.at < tile.address(0, 0); }
 
     // Whether these columns exist; known when compiling unless the kernel serves several widths.
-    VLMK_DEVICE bool exists(int column) const { return kTile.exact() || column < static_cast<int>(head_dim_); }
+    VLMK_DEVICE bool exists(int column) const {
+        return kTile.exact() || column < static_cast<int>(launch_.problem.head_dim);
+    }
 
     // Into registers, where there is room for them.
-    VLMK_DEVICE void load_query() {
+    VLMK_DEVICE void load_query(const QueryTile& queries, int row) {
+        const DownView<QueryTile> from(queries, row, 0);
+        query_at_ = from.at;
         if constexpr (!kTile.query_in_shared) {
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
                 for (int k = 0; k < kDepthSteps; ++k)
-                    if (exists(16 * k)) query_[m].steps[k] = load_left(queries_, warp_row_ + 16 * m, 16 * k);
-                if constexpr (kOddTail) query_[m].tail = load_left_half(queries_, warp_row_ + 16 * m, kDim - 8);
+                    if (exists(16 * k)) query_[m].steps[k] = from.left(16 * m, 16 * k);
+                if constexpr (kOddTail) query_[m].tail = from.left_half(16 * m, kDim - 8);
             }
+        }
+    }
+
+    // The same by parts of the columns of a row tile.
+    template <class Part>
+    VLMK_DEVICE void load_query_part(int m, int part, const Part& tile) {
+        static_assert(!kTile.query_in_shared && kTile.exact(), "all of the query is in registers");
+        constexpr int kSteps = (Part::kColumns + 15) / 16;
+#pragma unroll
+        for (int i = 0; i < kSteps; ++i) {
+            const int k = part * kSteps + i;
+            if (k < kDepthSteps) query_[m].steps[k] = load_left(tile, 0, 16 * i);
+            if (kOddTail && k == kDepthSteps) query_[m].tail = load_left_half(tile, 0, 16 * i);
         }
     }
 
@@ -87,7 +95,7 @@ class ForwardProducts {
 #pragma unroll
             for (int m = 0; m < kRowTiles; ++m)
                 if constexpr (kTile.query_in_shared)
-                    q[m] = load_left(queries_, warp_row_ + 16 * m, 16 * k);
+                    q[m] = DownView<QueryTile>(query_at_).left(16 * m, 16 * k);
                 else
                     q[m] = query_[m].steps[k];
 #pragma unroll
@@ -106,7 +114,7 @@ class ForwardProducts {
 #pragma unroll
             for (int n = 0; n < kBlocks; n += 2) {
                 RightFragment<T, 8> b[2];
-                values_.right_of_half_depth(row + 8 * n - Shape::kKeys, kDim - 8, b);  // in the tile before
+                (values_ + -value_distance()).right_of_half_depth(row + 8 * n, kDim - 8, b);  // of keys
 #pragma unroll
                 for (int m = 0; m < kRowTiles; ++m) {
                     mma(s[m][n], query_[m].tail, b[0]);
@@ -147,11 +155,18 @@ class ForwardProducts {
     }
 
   private:
+    // From keys to their values, in bytes.
+    VLMK_DEVICE int value_distance() const {
+        if constexpr (Shape::kResident)
+            return launch_.value_distance;
+        else
+            return Tile::kBytes;
+    }
+
     AcrossView<Tile> keys_;
     DownView<Tile> values_;
-    const QueryTile queries_;
-    const int warp_row_;
-    const int64_t& head_dim_;
+    const ForwardLaunch& launch_;
+    uint32_t query_at_;
     QueryRows query_[kTile.query_in_shared ? 1 : kRowTiles];
 };
 
@@ -165,20 +180,20 @@ class ForwardProducts<Shape, float> {
     using QueryTile = typename Shape::QueryTile;
 
   public:
-    VLMK_DEVICE ForwardProducts(const Tile& keys, const Tile& values, const QueryTile& queries, int warp_row,
-                                const int64_t& head_dim)
-        : keys_(keys, 0, 0),
-          values_(values.address(lane_index() % 4 * 2, lane_index() / 4)),
-          queries_(queries, warp_row, 0),
-          head_dim_(head_dim) {}
+    VLMK_DEVICE ForwardProducts(const Tile& keys, const Tile& values, const ForwardLaunch& launch)
+        : keys_(keys, 0, 0), values_(values.address(lane_index() % 4 * 2, lane_index() / 4)), launch_(launch) {}
 
     VLMK_DEVICE void move(int bytes) {
         keys_ = keys_ + bytes;
         values_ += bytes;
     }
     VLMK_DEVICE bool are_before(const Tile& tile) const { return keys_.at < tile.address(0, 0); }
-    VLMK_DEVICE bool exists(int column) const { return kTile.exact() || column < static_cast<int>(head_dim_); }
-    VLMK_DEVICE void load_query() {}
+    VLMK_DEVICE bool exists(int column) const {
+        return kTile.exact() || column < static_cast<int>(launch_.problem.head_dim);
+    }
+    VLMK_DEVICE void load_query(const QueryTile& queries, int row) {
+        query_at_ = DownView<QueryTile>(queries, row, 0).at;
+    }
 
     // In sums over 32 of the depth, so that rounding errors stay those of short sums.
     template <int kBlocks>
@@ -192,7 +207,8 @@ class ForwardProducts<Shape, float> {
                 if (!exists(begin + k)) break;
                 SplitLeft q[kRowTiles];
 #pragma unroll
-                for (int m = 0; m < kRowTiles; ++m) q[m] = split(queries_.left8(16 * m, begin + k));
+                for (int m = 0; m < kRowTiles; ++m)
+                    q[m] = split(DownView<QueryTile>(query_at_).left8(16 * m, begin + k));
 #pragma unroll
                 for (int n = 0; n < kBlocks; n += 2) {
                     RightFragment<tf32, 8> b[2];
@@ -261,8 +277,8 @@ class ForwardProducts<Shape, float> {
 
     AcrossView<Tile> keys_;
     uint32_t values_;  // of a lane's first value
-    DownView<QueryTile> queries_;
-    const int64_t& head_dim_;
+    const ForwardLaunch& launch_;
+    uint32_t query_at_;
 };
 
 }  // namespace vlmk::gpu

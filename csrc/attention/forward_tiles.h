@@ -16,6 +16,11 @@ struct ForwardTile {
     VLMK_HOST_DEVICE constexpr int warp_rows() const { return row_tiles * 16; }
     VLMK_HOST_DEVICE constexpr int rows() const { return warps * warp_rows(); }
 
+    // Whether there is a kernel for keys that all stay in shared memory, where queries have no place. They, and the
+    // output, pass through room that each warp has for 16 rows: whole, or 64 bytes of each.
+    VLMK_HOST_DEVICE constexpr bool resident() const { return exact() && element_bytes == 2 && !query_in_shared; }
+    VLMK_HOST_DEVICE constexpr int part_bytes() const { return 16 * (head_dim % 16 == 8 ? row_bytes() : 64); }
+
     // Rows in shared memory are an odd number of 16-byte chunks apart.
     VLMK_HOST_DEVICE constexpr int row_bytes() const { return (head_dim * element_bytes / 16 | 1) * 16; }
     // Two stages of keys and values; queries are apart, or pass through the second stage before it is needed.
@@ -45,7 +50,8 @@ struct ForwardTiles {
         {128, 128, 2, 48, true},  // 85 KB, below the 99 KB of sm_86, 89 and 120
         {64, 8, 2, 64, false},
         {128, 8, 2, 48, true},
-        {256, 8, 1, 32, true},  // the output alone takes 128 registers; 99 KB
+        {256, 8, 1, 32, true},  // the output alone takes 128
+                                // registers; 99 KB
     };
 };
 
@@ -71,6 +77,9 @@ constexpr int kMaxSplits = 32;  // one for each lane of the warp that combines t
 // Up to so many blocks of keys, blocks have no more warps than there are rows for: windows of 64 tokens then have four
 // blocks on a multiprocessor that load while others compute, instead of two.
 constexpr int kShortTiles = 2;
+
+// Where all keys of a head are in shared memory, they are at most so many blocks: more would not fit.
+constexpr int kMostResidentBlocks = 8;
 
 // A warp combines the parts of a row.
 constexpr int kCombineThreads = 128;

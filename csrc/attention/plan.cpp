@@ -25,6 +25,11 @@ void require_aligned(const AttentionProblem& p, const HeadTensor& t, bool query,
 
 }  // namespace
 
+bool is_plain(const AttentionProblem& p) {
+    return p.mask.data == nullptr && p.visible.data == nullptr && p.query_padding.data == nullptr &&
+           p.causal == Causal::none && p.window_left < 0 && p.window_right < 0 && p.softcap == 0.0f;
+}
+
 AttentionProblem prepare_for_gpu(const AttentionProblem& problem) {
     AttentionProblem p = problem;
     const int64_t largest = std::max({p.batch, p.heads_q, p.seqlen_q, p.seqlen_k});

@@ -11,11 +11,15 @@ namespace vlmk {
 // std::invalid_argument for what they cannot take.
 AttentionProblem prepare_for_gpu(const AttentionProblem& problem);
 
+// Every query sees every key, and scores are multiples of products.
+bool is_plain(const AttentionProblem& p);
+
 // How many fp32 numbers of workspace the forward plan of a problem needs.
 int64_t attention_workspace(const AttentionProblem& problem);
 
 // To be run one after the other; none for problems without rows.
-std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem);
+std::vector<gpu::LaunchPlan> plan_attention_forward(const AttentionProblem& problem, const gpu::GpuLimits& gpu);
+
 // How many fp32 numbers of workspace the backward plan of a problem needs.
 int64_t attention_backward_workspace(const AttentionProblem& problem);
 

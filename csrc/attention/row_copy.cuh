@@ -1,24 +1,20 @@
-// Copies of rows from global memory into a shared tile by all threads of a block, 16 bytes at a time: neighbouring
-// threads on neighbouring chunks of a row, as many whole rows at once as there are threads for. Global memory is read
-// in whole sectors. Where rows are padded to an odd pitch and are no multiple of 8 chunks (head_dim 80, 96 and 112),
-// lanes that go on to the next row meet a bank twice: 1.3 to 1.6 passes for a copy. Any other order would tear sectors
-// apart.
+// Copies of rows from global memory into a shared tile by all threads of a block, 16 bytes at a time, as many whole
+// rows at once as there are threads for.
 #pragma once
+#include "attention/copy_place.cuh"
 #include "gpu/copy_async.cuh"
-#include "gpu/shared_tile.cuh"
 
 namespace vlmk::gpu {
 
 template <class Tile, int kThreads>
 class RowCopy {
-    static constexpr int kChunks = Tile::kColumns / Tile::kChunk;
-    static constexpr int kRowsAtOnce = kThreads / kChunks;
+    static constexpr int kRowsAtOnce = CopyRows<Tile>::at_once(kThreads);
     static constexpr int kSteps = (Tile::kRows + kRowsAtOnce - 1) / kRowsAtOnce;
 
   public:
     using T = typename Tile::Element;
 
-    VLMK_DEVICE explicit RowCopy(const Tile& tile) : to_(tile.address(row(), column())) {}
+    VLMK_DEVICE explicit RowCopy(const Tile& tile) : to_(tile.address(place().row, column(place()))) {}
 
     // To another tile.
     VLMK_DEVICE void move(int bytes) { to_ += bytes; }
@@ -26,7 +22,8 @@ class RowCopy {
     // Where the thread's first chunk is, given where the first row is. Rows have `columns` elements, a multiple of a
     // chunk; the tile's others become zeros.
     VLMK_DEVICE static const char* start(const T* rows, int64_t stride, int columns) {
-        return reinterpret_cast<const char*>(rows + row() * stride + (column() < columns ? column() : 0));
+        const int column = RowCopy::column(place());
+        return reinterpret_cast<const char*>(rows + place().row * stride + (column < columns ? column : 0));
     }
 
     // All rows of the tile, to `shift` bytes behind it. `from` is from start(), the stride in bytes.
@@ -34,13 +31,13 @@ class RowCopy {
     VLMK_DEVICE void full(int shift, const char* from, int stride, int columns) const {
 #pragma unroll
         for (int i = 0; i < kSteps; ++i)
-            if (threadIdx.x < min(kRowsAtOnce, Tile::kRows - i * kRowsAtOnce) * kChunks) {
+            if (copies_among_first<Tile>(min(kRowsAtOnce, Tile::kRows - i * kRowsAtOnce), kRowsAtOnce)) {
                 const uint32_t to = to_ + shift + Tile::offset(i * kRowsAtOnce, 0);
                 const char* source = from + int64_t{i * kRowsAtOnce} * stride;
                 if constexpr (kAllColumns)
                     copy_async(to, source);
                 else
-                    copy_async_or_zero(to, source, column() < columns ? kChunkBytes : 0);
+                    copy_async_or_zero(to, source, column(place()) < columns ? kChunkBytes : 0);
             }
     }
 
@@ -48,19 +45,20 @@ class RowCopy {
     // Also for blocks of fewer threads, of which there must be one for each chunk of a row.
     template <class Locate>
     VLMK_DEVICE static void part(const Tile& tile, int count, int end, int columns, const Locate& locate) {
-        const int rows_at_once = static_cast<int>(blockDim.x) / kChunks;
-        if (row() >= rows_at_once) return;
-        const bool inside = column() < columns;
+        const int rows_at_once = CopyRows<Tile>::at_once(static_cast<int>(blockDim.x));
+        const CopyPlace place = copy_place<Tile>(rows_at_once);
+        if (place.row >= rows_at_once) return;
+        const bool inside = column(place) < columns;
 #pragma unroll 1
-        for (int r = row(); r < end; r += rows_at_once) {
-            const T* source = locate(min(r, count - 1)) + (inside ? column() : 0);
-            copy_async_or_zero(tile.address(r, column()), source, inside && r < count ? kChunkBytes : 0);
+        for (int r = place.row; r < end; r += rows_at_once) {
+            const T* source = locate(min(r, count - 1)) + (inside ? column(place) : 0);
+            copy_async_or_zero(tile.address(r, column(place)), source, inside && r < count ? kChunkBytes : 0);
         }
     }
 
   private:
-    VLMK_DEVICE static int row() { return static_cast<int>(threadIdx.x) / kChunks; }
-    VLMK_DEVICE static int column() { return static_cast<int>(threadIdx.x) % kChunks * Tile::kChunk; }
+    VLMK_DEVICE static CopyPlace place() { return copy_place<Tile>(kRowsAtOnce); }
+    VLMK_DEVICE static int column(const CopyPlace& place) { return place.chunk * Tile::kChunk; }
 
     uint32_t to_;
 };

@@ -15,7 +15,7 @@ struct EmulationSettings {
     uint64_t seed = 0;
     bool checks = true;
     bool counters = false;
-    int shared_bytes = 227 * 1024;  // a block of the GPU that plans are made for can have; of sm_90
+    GpuLimits gpu{227 * 1024, 132};  // that plans are made for; an H100
 };
 void set_emulation(const EmulationSettings& settings);
 EmulationSettings emulation();

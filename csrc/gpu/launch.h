@@ -14,6 +14,12 @@ struct Dim3 {
     uint32_t x = 1, y = 1, z = 1;
 };
 
+// What plans may depend on of the GPU that runs them.
+struct GpuLimits {
+    int shared_bytes;  // that a block can have; a multiprocessor has 1 KB more
+    int multiprocessors;
+};
+
 struct LaunchPlan {
     std::string image;   // <operation>/<name> of the .cu file
     std::string kernel;  // an extern "C" function in it

@@ -182,8 +182,9 @@ void run_cpu(const AttentionProblem& p, bool backward) {
 void run(const Execution& execution, const AttentionProblem& p, bool backward) {
     const py::gil_scoped_release release;
     if (execution.on_cpu()) return run_cpu(p, backward);
+    const gpu::GpuLimits limits = execution.limits();
     for (const gpu::LaunchPlan& launch :
-         backward ? plan_attention_backward(p, execution.shared_bytes()) : plan_attention_forward(p))
+         backward ? plan_attention_backward(p, limits.shared_bytes) : plan_attention_forward(p, limits))
         execution.run(launch);
 }
 
@@ -234,12 +235,14 @@ void backward(py::handle grad_out, py::handle grad_lse, py::handle query, py::ha
 py::list forward_plan(py::handle query, py::handle key, py::handle value, py::handle out, py::handle lse,
                       py::handle mask, py::handle visible, py::handle query_padding, py::handle key_padding,
                       py::handle cu_seqlens_q, py::handle cu_seqlens_k, int causal, int64_t window_left,
-                      int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile) {
+                      int64_t window_right, py::object scale, double softcap, int64_t tokens_per_tile, int shared_bytes,
+                      int multiprocessors) {
     Execution execution("cuda", 1, 0);
     const Options options{causal, window_left, window_right, std::move(scale), softcap, tokens_per_tile};
     return plans_as_list(
         plan_attention_forward(forward_problem(execution, query, key, value, out, lse, mask, visible, query_padding,
-                                               key_padding, cu_seqlens_q, cu_seqlens_k, options)));
+                                               key_padding, cu_seqlens_q, cu_seqlens_k, options),
+                               {shared_bytes, multiprocessors}));
 }
 
 py::list backward_plan(py::handle grad_out, py::handle grad_lse, py::handle query, py::handle key, py::handle value,

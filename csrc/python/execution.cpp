@@ -59,9 +59,10 @@ TensorView Execution::view(py::handle tensor, const char* argument, Access acces
     return t;
 }
 
-int Execution::shared_bytes() const {
-    if (backend_ != Backend::cuda || device_ == kHost) return gpu::emulation().shared_bytes;
-    return gpu::Driver::instance().device_info(device_).max_shared_bytes;
+gpu::GpuLimits Execution::limits() const {
+    if (backend_ != Backend::cuda || device_ == kHost) return gpu::emulation().gpu;
+    const gpu::DeviceInfo info = gpu::Driver::instance().device_info(device_);
+    return {info.max_shared_bytes, info.multiprocessors};
 }
 
 void Execution::run(const gpu::LaunchPlan& plan) const {

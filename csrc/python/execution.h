@@ -24,8 +24,8 @@ class Execution {
     // Borrows a tensor and checks that it is where the call runs: all on the CPU, or all on one GPU.
     TensorView view(pybind11::handle tensor, const char* argument, Access access = Access::read);
 
-    // Shared memory that a block of the GPU can have; of the emulator's, by its settings.
-    int shared_bytes() const;
+    // Of the GPU; of the emulator's, by its settings.
+    gpu::GpuLimits limits() const;
 
     // Without the GIL. Kernels on a GPU are only queued.
     void run(const gpu::LaunchPlan& plan) const;

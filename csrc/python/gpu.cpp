@@ -56,11 +56,15 @@ void launch(const py::dict& plan, int device, uint64_t stream) {
     gpu::Driver::instance().launch(made, device, reinterpret_cast<void*>(stream));
 }
 
-void set_emulation(const std::string& schedule, uint64_t seed, bool checks, bool counters, int shared_bytes) {
+void set_emulation(const std::string& schedule, uint64_t seed, bool checks, bool counters, int shared_bytes,
+                   int multiprocessors) {
     if (schedule != "round_robin" && schedule != "random")
         throw std::invalid_argument("schedule must be round_robin or random, got " + schedule);
-    gpu::set_emulation({schedule == "random" ? emulator::Schedule::random : emulator::Schedule::round_robin, seed,
-                        checks, counters, shared_bytes});
+    gpu::set_emulation({schedule == "random" ? emulator::Schedule::random : emulator::Schedule::round_robin,
+                        seed,
+                        checks,
+                        counters,
+                        {shared_bytes, multiprocessors}});
 }
 
 // Python functions are called, copied and dropped by threads that do not hold the GIL.

@@ -22,8 +22,9 @@ from vlmkernels import images
 __all__ = ["BACKENDS", "choose", "emulation", "execution", "native", "reasons", "use_backend"]
 
 BACKENDS = ("cpu", "cuda", "emulator", "reference")
-#: Shared memory of a block of compute capability 9.0; no GPU has more.
+#: Shared memory of a block of compute capability 9.0, of which no GPU has more, and the multiprocessors of an H100.
 MOST_SHARED_BYTES = 227 * 1024
+MULTIPROCESSORS = 132
 _KERNEL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -161,6 +162,7 @@ def emulation(
     counters: bool = False,
     blocks: Callable[[dict[str, Any]], Sequence[int] | None] | None = None,
     shared_bytes: int = MOST_SHARED_BYTES,
+    multiprocessors: int = MULTIPROCESSORS,
 ) -> Iterator[list[EmulatedLaunch]]:
     """Within the block the emulator backend runs kernels this way, and every launch is added to the list. Process-wide, not per thread.
 
@@ -169,12 +171,12 @@ def emulation(
         checks: report invalid memory accesses, races and the like as errors.
         counters: count what instructions do, for the summary of a launch.
         blocks: which blocks of a launch run, by their linear indices, given its plan; None is all of them. Results are incomplete with fewer.
-        shared_bytes: shared memory that a block can have on the GPU that is emulated, which some plans depend on.
+        shared_bytes, multiprocessors: of the GPU that is emulated, which some plans depend on: shared memory that a block can have.
     """
     if native is None:
         raise RuntimeError(native_error)
     launches: list[EmulatedLaunch] = []
-    native.set_emulation(schedule, seed, checks, counters, shared_bytes)
+    native.set_emulation(schedule, seed, checks, counters, shared_bytes, multiprocessors)
     native.set_block_selection(blocks)
     native.set_report_listener(lambda *report: launches.append(EmulatedLaunch(*report)))
     try:
@@ -182,4 +184,4 @@ def emulation(
     finally:
         native.set_report_listener(None)
         native.set_block_selection(None)
-        native.set_emulation("round_robin", 0, True, False, MOST_SHARED_BYTES)
+        native.set_emulation("round_robin", 0, True, False, MOST_SHARED_BYTES, MULTIPROCESSORS)

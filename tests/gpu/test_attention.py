@@ -114,6 +114,88 @@ def test_nothing_outside_the_tensors_matters(d: int) -> None:
 
     for other in (spread, shifted):
         assert all(torch.equal(a, b) for a, b in zip(emulated(*map(other, tight)), expected, strict=True))
+    if d < 112:
+        more = qkv(145, 77, d, heads=2)
+        expected = resident(*more)
+        for other in (spread, shifted):
+            assert all(torch.equal(a, b) for a, b in zip(resident(*map(other, more)), expected, strict=True))
+
+
+RESIDENT = [
+    (64, 257),
+    (72, 209),
+    (80, 257),
+    (88, 208),
+    (96, 197),
+    (104, 177),
+]  # head dims, and keys of which two blocks have room
+
+
+def resident(*args: Any, multiprocessors: int = 1, **options: Any) -> tuple[Tensor, Tensor]:
+    """On a GPU so small that few heads fill it."""
+    with backends.emulation(multiprocessors=multiprocessors) as launches:
+        found = emulated(*args, **options)
+    assert [launch.plan["kernel"].split("_")[2] for launch in launches] == ["resident"]
+    return found
+
+
+@pytest.mark.parametrize(("d", "most"), RESIDENT)
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=lambda d: str(d).removeprefix("torch."))
+def test_keys_that_stay_in_shared_memory(d: int, most: int, dtype: torch.dtype) -> None:
+    """Around the edges of blocks of keys and tiles of rows; grouped heads are the rows of one block, tiles across heads among them."""
+    for heads, key_heads, sq, sk in ((2, 2, 129, 1), (2, 2, 257, 15), (2, 2, 150, 97), (2, 2, 161, most), (6, 2, 70, 48), (4, 2, 129, 130)):  # fmt: skip
+        g = torch.Generator().manual_seed(sk)
+        q = torch.randn(1, heads, sq, d, generator=g).to(dtype)
+        k, v = (torch.randn(1, key_heads, sk, d, generator=g).to(dtype) for _ in range(2))
+        found = resident(q, k, v)
+        with backends.use_backend("reference"):
+            exact = vk.attention(q.double(), k.double(), v.double(), return_lse=True)
+        k, v = (t.repeat_interleave(heads // key_heads, 1) for t in (k, v))
+        peer = dense_attention(q, k, v, torch.ones(sq, sk, dtype=torch.bool), None, None, None)
+        for name, f, p, e in zip(("out", "lse"), found, peer, exact, strict=True):
+            finding = compare(name, f, p, e)
+            assert finding.passed, str(finding)
+
+
+@pytest.mark.parametrize(("d", "most"), RESIDENT)
+def test_schedules_do_not_change_the_bits_of_resident_keys(d: int, most: int) -> None:
+    q, k, v = qkv(150, most - 30, d, heads=2)
+    expected = resident(q, k, v)
+    for seed in range(3):
+        with backends.emulation(schedule="random", seed=seed, multiprocessors=1) as launches:
+            found = emulated(q, k, v)
+        assert "resident" in launches[0].plan["kernel"]
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["peaked", "growing", "huge", "not a number"])
+def test_resident_keys_do_the_same(kind: str) -> None:
+    """As blocks that load keys again, bit by bit: the order of keys is the same."""
+    q, k, v = qkv(192, 240, 72, heads=2, dtype=torch.float16)
+    if kind == "not a number":
+        q[0, 1, 33, 5], q[0, 0, 50, 5] = float("nan"), float("inf")
+    elif kind == "growing":
+        q, k = 3 * q, 3 * k * torch.linspace(0.05, 1, 240)[:, None].half()
+    else:
+        q, k = (3 * q, 3 * k) if kind == "peaked" else (30 * q, 30 * k)
+        k[:, :, :70] *= 0.01 if kind == "huge" else 1
+    for a, b in zip(resident(q, k, v), emulated(q, k, v), strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("d", "most"), RESIDENT)
+def test_resident_keys_use_memory_well(d: int, most: int) -> None:
+    """Keys and values are read once, in whole sectors; shared memory without bank conflicts."""
+    q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in qkv(most, most, d, heads=4))
+    with backends.use_backend("emulator"), backends.emulation(counters=True, checks=False, multiprocessors=1) as launches:  # fmt: skip
+        vk.attention(q, k, v)
+    (launch,) = launches
+    traffic = launch.report["counters"]
+    assert traffic["global_async"]["bytes"] == 2 * k.numel() * 2
+    for kind in ("global_async", "global_load", "global_store"):
+        assert traffic[kind]["ideal_sectors"] >= 0.9 * traffic[kind]["sectors"], kind
+    assert traffic["shared_load"]["wavefronts"] <= 1.05 * traffic["shared_load"]["ideal_wavefronts"]
+    assert traffic["shared_store"]["wavefronts"] <= 1.15 * traffic["shared_store"]["ideal_wavefronts"]
 
 
 def test_grouped_heads_are_their_single_heads() -> None:
@@ -256,10 +338,11 @@ def test_tensor_core_work_is_little_more_than_needed(s: int, d: int) -> None:
     assert issued / useful <= (1.12 if s < 300 else 1.05) + 1e-9
 
 
+@pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("d", [64, 72, 80, 88, 96, 104, 112, 128])
-def test_memory_is_used_well(d: int) -> None:
-    """Whole sectors; reads of shared memory without bank conflicts."""
-    q, k, v = qkv(128, 333, d)
+def test_memory_is_used_well(d: int, heads: int) -> None:
+    """Whole sectors, also where rows of several heads are side by side; shared memory without bank conflicts."""
+    q, k, v = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in qkv(128, 333, d, heads))
     with backends.use_backend("emulator"), backends.emulation(counters=True, checks=False) as launches:
         vk.attention(q, k, v)
     (launch,) = launches
@@ -268,4 +351,4 @@ def test_memory_is_used_well(d: int) -> None:
         assert traffic[kind]["ideal_sectors"] >= 0.9 * traffic[kind]["sectors"]
     assert traffic["shared_load"]["wavefronts"] <= 1.05 * traffic["shared_load"]["ideal_wavefronts"]
     # Lanes that cross from one row to the next of an odd pitch meet a bank twice.
-    assert traffic["shared_store"]["wavefronts"] <= 1.6 * traffic["shared_store"]["ideal_wavefronts"]
+    assert traffic["shared_store"]["wavefronts"] <= 1.15 * traffic["shared_store"]["ideal_wavefronts"]

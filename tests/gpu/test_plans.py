@@ -102,7 +102,11 @@ def test_parameters_are_the_problem() -> None:
     assert int.from_bytes(parameters[56:64], "little") == outputs.data_ptr()
 
 
-def attention_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+#: Shared memory of a block, and multiprocessors.
+A100, H100, RTX_4090 = (163 * 1024, 108), (227 * 1024, 132), (99 * 1024, 128)
+
+
+def attention_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4, batch: int = 2, dtype: torch.dtype = torch.bfloat16, boundaries: list[int] | None = None, gpu: tuple[int, int] = H100) -> list[dict[str, Any]]:  # fmt: skip
     def one(h: int, s: int) -> torch.Tensor:
         if boundaries is not None:
             return torch.zeros(s, h, d, dtype=dtype)
@@ -111,15 +115,14 @@ def attention_plan(sq: int, sk: int, d: int, heads: int = 4, key_heads: int = 4,
     cu = None if boundaries is None else torch.tensor(boundaries, dtype=torch.int32)
     q, k = one(heads, sq), one(key_heads, sk)
     return backends.native.attention_forward_plan(  # type: ignore[no-any-return,union-attr]
-        q, k, k, q, None, None, None, None, None, cu, cu, 0, -1, -1, None, 0.0, 0
+        q, k, k, q, None, None, None, None, None, cu, cu, 0, -1, -1, None, 0.0, 0, *gpu
     )
 
 
 def launch_numbers(found: dict[str, Any]) -> list[int]:
     """ForwardLaunch behind the problem: rows of a block, blocks of rows, heads together, splits."""
     numbers = torch.frombuffer(bytearray(found["parameters"]), dtype=torch.int32).tolist()
-    end = len(numbers) - (1 if len(numbers) * 4 % 8 == 0 else 0)  # the struct is padded to 8 bytes
-    return numbers[end - 7 : end - 3]
+    return numbers[-8:-4]
 
 
 @pytest.mark.parametrize(
@@ -153,6 +156,50 @@ def test_attention_blocks_share_the_rows_evenly() -> None:
         (found,) = attention_plan(s, s, 64)
         assert found["grid"] == (blocks * 4 * 2, 1, 1)
         assert launch_numbers(found)[0] == rows
+
+
+def test_attention_keeps_short_keys_in_shared_memory() -> None:
+    """Where two blocks a multiprocessor have room, and as many blocks of several tiles fill the GPU as evenly as more of one."""
+    for s, d, gpu, resident in (
+        (197, 64, A100, True),
+        (257, 64, A100, True),
+        (273, 64, A100, False),
+        (257, 64, RTX_4090, False),
+        (144, 64, RTX_4090, True),
+        (197, 80, A100, True),
+        (257, 80, A100, False),
+        (257, 80, H100, True),
+        (256, 72, A100, True),  # 81 KB, to the byte
+        (257, 72, A100, False),
+        (192, 88, A100, True),
+        (257, 88, H100, True),
+        (240, 104, H100, True),
+        (241, 104, H100, False),
+        (128, 64, A100, False),  # a block has all rows of a head
+    ):
+        (found,) = attention_plan(s, s, d, heads=16, key_heads=16, batch=64, gpu=gpu)
+        assert ("resident" in found["kernel"]) == resident, (s, d, gpu)
+        if resident:
+            assert found["grid"] == (64 * 16, 1, 1)
+            assert found["block"] == (128, 1, 1)
+            assert 2 * (found["shared_bytes"] + 1024) <= gpu[0] + 1024
+            assert launch_numbers(found)[:2] == [-(-s // 32) * 32, 1]
+
+
+def test_attention_keeps_keys_only_where_the_gpu_stays_full() -> None:
+    """Nine tiles of rows a head, four warps a block: three tiles one after the other in blocks that own a head, two in half a head, one in a third, which is what blocks
+    that reload keys have."""
+    for heads, row_blocks in ((64, 0), (72, 0), (108, 2), (216, 1), (217, 0), (1024, 1)):
+        (found,) = attention_plan(257, 257, 64, heads=heads, key_heads=heads, batch=1, gpu=A100)
+        assert found["kernel"] == f"attention_forward_{'resident_' if row_blocks else ''}bfloat16_64", heads
+        assert found["grid"] == ((row_blocks or 3) * heads, 1, 1)
+
+
+def test_attention_keeps_no_keys_under_masks() -> None:
+    q = torch.zeros(1, 1, 257, 64, dtype=torch.bfloat16).expand(64, 16, 257, 64)
+    for options in ((1, -1, -1, None, 0.0), (0, 5, -1, None, 0.0), (0, -1, 5, None, 0.0), (0, -1, -1, None, 30.0)):
+        (found,) = backends.native.attention_forward_plan(q, q, q, q, *[None] * 7, *options, 0, *A100)  # type: ignore[union-attr]
+        assert "resident" not in found["kernel"]
 
 
 def test_attention_blocks_of_short_problems_have_no_idle_warps() -> None:
@@ -204,10 +251,10 @@ def test_attention_refuses_what_a_gpu_cannot_take() -> None:
     q = torch.zeros(1, 1, 1, 64, dtype=torch.bfloat16)
     many = q.expand(1, 1, 2**29 + 1, 64)
     with pytest.raises(NotImplementedError, match="split the batch"):
-        backends.native.attention_forward_plan(many, q, q, many, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
+        backends.native.attention_forward_plan(many, q, q, many, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0, *H100)  # fmt: skip
     shifted = torch.zeros(65 * 64, dtype=torch.bfloat16)[1:].as_strided((1, 1, 5, 64), (0, 0, 65, 1))
     with pytest.raises(ValueError, match="16 bytes"):
-        backends.native.attention_forward_plan(shifted, q, q, shifted, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0)  # fmt: skip
+        backends.native.attention_forward_plan(shifted, q, q, shifted, None, None, None, None, None, None, None, 0, -1, -1, None, 0.0, 0, *H100)  # fmt: skip
 
 
 MOST_SHARED, LEAST_SHARED = 227 * 1024, 99 * 1024  # of a block on sm_90, and on sm_86, 89 and 120

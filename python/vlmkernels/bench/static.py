@@ -145,7 +145,7 @@ def _key(plan: dict[str, Any]) -> tuple[Any, ...]:
     return plan["kernel"], plan["grid"], plan["block"], plan["shared_bytes"]
 
 
-def _call(prepared: Prepared, shared_bytes: int, choose: Choice) -> list[backends.EmulatedLaunch]:
+def _call(prepared: Prepared, gpu: Gpu, choose: Choice) -> list[backends.EmulatedLaunch]:
     """The launches of one call. Of launches with the same plan the first alone runs blocks. What the call stands on, like the forward pass of a backward pass, is
     emulated the same way and left out."""
     seen = set[Any]()
@@ -158,7 +158,9 @@ def _call(prepared: Prepared, shared_bytes: int, choose: Choice) -> list[backend
 
     with (
         backends.use_backend("emulator"),
-        backends.emulation(counters=True, blocks=once, shared_bytes=shared_bytes) as launches,
+        backends.emulation(
+            counters=True, blocks=once, shared_bytes=gpu.block_shared_bytes, multiprocessors=gpu.multiprocessors
+        ) as launches,
     ):
         call: Call = prepared.ours()
         launches.clear()
@@ -168,14 +170,11 @@ def _call(prepared: Prepared, shared_bytes: int, choose: Choice) -> list[backend
 
 
 def _gpus_by_plan(prepared: Prepared) -> list[list[Gpu]]:
-    """GPUs whose launches are the same, in the order of GPUS. Plans depend on the shared memory that a block can have."""
+    """GPUs whose launches are the same, in the order of GPUS."""
     groups: dict[Any, list[Gpu]] = {}
-    plans: dict[int, Any] = {}
     for gpu in GPUS:
-        shared = gpu.block_shared_bytes
-        if shared not in plans:
-            plans[shared] = tuple(_key(launch.plan) for launch in _call(prepared, shared, lambda plan: []))
-        groups.setdefault(plans[shared], []).append(gpu)
+        plans = tuple(_key(launch.plan) for launch in _call(prepared, gpu, lambda plan: []))
+        groups.setdefault(plans, []).append(gpu)
     return list(groups.values())
 
 
@@ -187,7 +186,7 @@ def _emulate(prepared: Prepared, gpu: Gpu, most: int, repeats: int) -> list[list
         return list(range(0, part, max(1, -(-part // most))))
 
     groups: dict[Any, list[backends.EmulatedLaunch]] = {}
-    for launch in _call(prepared, gpu.block_shared_bytes, choose):
+    for launch in _call(prepared, gpu, choose):
         groups.setdefault(_key(launch.plan), []).append(launch)
     return list(groups.values())
 
