@@ -24,7 +24,7 @@ class PatchPixelGradient {
           p_(launch.problem),
           span_(launch.tiling.span(static_cast<int>(blockIdx.x) % launch.column_blocks)),
           first_(static_cast<int>(blockIdx.x) / launch.column_blocks * launch.block_rows),
-          tables_(*reinterpret_cast<PatchTables*>(shared() + kTileBytes)) {}
+          tables_(*reinterpret_cast<PatchTables*>(shared() + launch.table_offset)) {}
 
     VLMK_DEVICE void run() const {
         const int rows = launch_.block_rows;

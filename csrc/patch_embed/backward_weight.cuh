@@ -14,8 +14,9 @@ class PatchWeightGradient {
     using Patches = SharedTile<T, kPatchDepth, Shape::kColumns>;
     using Grads = SharedTile<T, kPatchDepth, kPatchGradientRows>;
     using Staged = StagedSums<T>;
-    static constexpr int kTileBytes = patch_weight_gradient_bytes(sizeof(T));
-    static_assert(Patches::kBytes + Grads::kBytes <= kTileBytes && Staged::kBytes <= kTileBytes, "both fit");
+    static_assert(Patches::kBytes + Grads::kBytes == patch_weight_gradient_bytes(sizeof(T)) &&
+                      Staged::kBytes == patch_sum_bytes(sizeof(T)),
+                  "the plan and the kernel agree on shared memory");
     // fp32 sums are short, so that their parts lose nothing.
     static constexpr int kStep = sizeof(T) == 2 ? 16 : 32;
 
@@ -28,11 +29,11 @@ class PatchWeightGradient {
           part_(static_cast<int>(blockIdx.x) / launch.column_blocks / launch.row_blocks) {}
 
     VLMK_DEVICE void run() const {
-        PatchTables& tables = *reinterpret_cast<PatchTables*>(shared() + kTileBytes);
+        PatchTables& tables = *reinterpret_cast<PatchTables*>(shared() + launch_.table_offset);
         const uint32_t base = shared_address(shared());
         const Patches patches(base);
         const Grads grads(base + Patches::kBytes);
-        const PixelTile<Patches, Pixel> pixels(launch_, patches, tables);
+        const PixelTile<Patches, Pixel> pixels(launch_, patches, base + Patches::kBytes + Grads::kBytes, tables);
         const GradientTile<Grads> gradients(launch_, grads);
         const TileView<Grads> left(grads, 0, Shape::warp_row());
         const TileView<Patches> right(patches, 0, Shape::warp_column());
@@ -44,21 +45,32 @@ class PatchWeightGradient {
         __syncthreads();
         find_runs(launch_, span_, sizeof(Pixel), 0, tables);
         clear_columns(patches, kPatchDepth, launch_.tiling.columns(span_), columns);
-        if (begin < end) find_patches(p_, begin, kPatchDepth, sizeof(Pixel), 0, tables);
         typename Shape::Sum sum;
+        const auto set_from = [&](int first, int half) {
+            return PatchSet{first, kPatchDepth, min(kPatchDepth, end - first), half};
+        };
+        const auto find = [&](const PatchSet& set) {
+            find_patches(p_, set.first, set.rows, sizeof(Pixel), set.begin, tables);
+            find_groups(launch_, set, tables);
+        };
+        if (begin < end) find(set_from(begin, 0));
         int half = 0;
+        __syncthreads();
+        if (begin < end) pixels.start(span_, 0, set_from(begin, half));
 #pragma unroll 1
         for (int first = begin; first < end; first += kPatchDepth) {
-            __syncthreads();  // the tiles before have been read, and these patches are known
-            const int count = min(kPatchDepth, end - first);
-            gradients.load(kPatchDepth, count, first_row_, tables.tokens + half);
-            pixels.load(span_, 0, kPatchDepth, count, half);
+            __syncthreads();  // the tiles before have been read
+            const PatchSet set = set_from(first, half);
+            const int next = first + kPatchDepth;
+            half = kPatchDepth - half;
+            gradients.load(kPatchDepth, set.live, first_row_, tables.tokens + set.begin);
+            commit_copies();
+            if (next < end) find(set_from(next, half));
+            pixels.finish(span_, 0, set);
             commit_copies();
             wait_copies<0>();
             __syncthreads();
-            half = kPatchDepth - half;
-            if (first + kPatchDepth < end)
-                find_patches(p_, first + kPatchDepth, kPatchDepth, sizeof(Pixel), half, tables);
+            if (next < end) pixels.start(span_, 0, set_from(next, half));
 #pragma unroll 1
             for (int k = 0; k < kPatchDepth; k += kStep)
                 add_product(sum, load_left_rows_transposed<Shape::kRowBlocks, kStep / 8>(left + Grads::offset(k, 0)),

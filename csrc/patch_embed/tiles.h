@@ -36,9 +36,14 @@ constexpr int kPatchFullBlocks = 264;
 constexpr int kPatchSumPad = 8;
 
 // Behind the tiles: what is known about rows (16 bytes each) and, twice, about runs; and about channels.
-constexpr int kPatchRuns = 128;  // of a tile, at most
-constexpr int kPatchTableBytes = kPatchRows * 16 + 2 * kPatchRuns * 16;
+constexpr int kPatchRuns = 128;               // of a tile, at most
+constexpr int kPatchGroups = kPatchRows / 2;  // of neighbours on a line, where bytes go by lines
+constexpr int kPatchTableBytes = kPatchRows * 16 + 2 * kPatchRuns * 16 + kPatchGroups * 32;
 constexpr int kPatchNormBytes = 8;
+
+// Lines of bytes that wait beside tiles: as many as leave a block its 99 KB of shared memory on every GPU. 18 KB take
+// any number of patches of 14 a line, in one channel, from 24 on.
+constexpr int kPatchMostBytes = 99 * 1024;
 
 // Backward of the weight: patches that are summed at a time. 64, so that two blocks share a multiprocessor in fp32 too.
 constexpr int kPatchDepth = 64;
@@ -50,17 +55,16 @@ constexpr int kPatchMinSteps = 4;
 // Backward of pixels: the depth, which is the embedding, in steps of 128 bytes.
 VLMK_HOST_DEVICE constexpr int patch_embed_step(int element_bytes) { return 128 / element_bytes; }
 
-// Tiles of a block, or the sums that leave through their memory: what is more.
+// Tiles of a block, and the sums that leave through their memory.
 VLMK_HOST_DEVICE constexpr int patch_larger(int a, int b) { return a > b ? a : b; }
 VLMK_HOST_DEVICE constexpr int patch_sum_bytes(int element_bytes) {
     return kPatchRows * (patch_columns(element_bytes) + kPatchSumPad) * 4;
 }
 VLMK_HOST_DEVICE constexpr int patch_forward_bytes(int element_bytes) {
-    return patch_larger((kPatchRows + patch_columns(element_bytes)) * kPatchPitch, patch_sum_bytes(element_bytes));
+    return (kPatchRows + patch_columns(element_bytes)) * kPatchPitch;
 }
 VLMK_HOST_DEVICE constexpr int patch_weight_gradient_bytes(int element_bytes) {
-    return patch_larger(kPatchDepth * (kPatchPitch + kPatchGradientRows * element_bytes + 16),
-                        patch_sum_bytes(element_bytes));
+    return kPatchDepth * (kPatchPitch + kPatchGradientRows * element_bytes + 16);
 }
 VLMK_HOST_DEVICE constexpr int patch_pixel_gradient_bytes(int element_bytes) {
     return patch_larger(kPatchRows * (128 + 16) + patch_embed_step(element_bytes) * kPatchPitch,
