@@ -60,7 +60,7 @@ class PatchForward {
         typename Shape::Sum sum;
         const int tiles = launch_.tiling.tiles();
         TileSpan next = launch_.tiling.span(0);
-        int cleared = 0;
+        int used_before = 0;
         __syncthreads();
         pixels.start(next, 0, set);
 #pragma unroll 1
@@ -74,11 +74,11 @@ class PatchForward {
                 next = launch_.tiling.span(tile + 1);
                 find_runs(launch_, next, sizeof(Pixel), (tile + 1) % 2, tables_);
             }
-            if (used < depth && used != cleared) {  // nothing else writes there
-                cleared = used;
+            if (used < depth && used != used_before) {  // nobody has written there since
                 clear_columns(patches, launch_.block_rows, used, depth);
                 clear_columns(weights, Shape::kColumns, used, depth);
             }
+            used_before = used;
             pixels.finish(span, tile % 2, set);
             commit_copies();
             wait_copies<0>();

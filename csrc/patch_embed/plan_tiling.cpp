@@ -1,6 +1,7 @@
 #include "patch_embed/plan_tiling.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "patch_embed/tiles.h"
 
@@ -71,10 +72,10 @@ int line_access(const PatchTiling& t, const PatchSource& s, const void* pixels, 
     return 0;
 }
 
-// The most groups that `rows` patches in a row are in.
+// The most groups that tiles are in, which begin at multiples of `rows` patches.
 int most_line_groups(const PatchTiling& t, int rows) {
     int most = 0;
-    for (int skip = 0; skip < t.line; ++skip) {
+    for (int skip = 0; skip < t.line; skip += std::gcd(rows, t.line)) {
         const int last = skip + rows - 1;
         most =
             std::max(most, last / t.line * t.groups_across() + last % t.line / kLinePatches - skip / kLinePatches + 1);
