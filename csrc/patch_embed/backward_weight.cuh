@@ -24,7 +24,7 @@ class PatchWeightGradient {
     VLMK_DEVICE explicit PatchWeightGradient(const PatchLaunch& launch)
         : launch_(launch),
           p_(launch.problem),
-          span_(launch.tiling.span(static_cast<int>(blockIdx.x) % launch.column_blocks)),
+          span_(launch.tiling.span(column_block())),
           first_row_(static_cast<int>(blockIdx.x) / launch.column_blocks % launch.row_blocks * kPatchGradientRows),
           part_(static_cast<int>(blockIdx.x) / launch.column_blocks / launch.row_blocks) {}
 
@@ -43,7 +43,7 @@ class PatchWeightGradient {
         const int columns = launch_.tiling.rounded_columns(span_);
         find_norms(p_, tables);
         __syncthreads();
-        find_runs(launch_, span_, sizeof(Pixel), 0, tables);
+        find_tile(launch_, column_block(), sizeof(Pixel), 0, tables);
         clear_columns(patches, kPatchDepth, launch_.tiling.columns(span_), columns);
         typename Shape::Sum sum;
         const auto set_from = [&](int first, int half) {
@@ -56,7 +56,7 @@ class PatchWeightGradient {
         if (begin < end) find(set_from(begin, 0));
         int half = 0;
         __syncthreads();
-        if (begin < end) pixels.start(span_, 0, set_from(begin, half));
+        if (begin < end) pixels.start(0, set_from(begin, half));
 #pragma unroll 1
         for (int first = begin; first < end; first += kPatchDepth) {
             __syncthreads();  // the tiles before have been read
@@ -66,11 +66,11 @@ class PatchWeightGradient {
             gradients.load(kPatchDepth, set.live, first_row_, tables.tokens + set.begin);
             commit_copies();
             if (next < end) find(set_from(next, half));
-            pixels.finish(span_, 0, set);
+            pixels.finish(0, set);
             commit_copies();
             wait_copies<0>();
             __syncthreads();
-            if (next < end) pixels.start(span_, 0, set_from(next, half));
+            if (next < end) pixels.start(0, set_from(next, half));
 #pragma unroll 1
             for (int k = 0; k < kPatchDepth; k += kStep)
                 add_product(sum, load_left_rows_transposed<Shape::kRowBlocks, kStep / 8>(left + Grads::offset(k, 0)),
@@ -80,6 +80,7 @@ class PatchWeightGradient {
     }
 
   private:
+    VLMK_DEVICE int column_block() const { return static_cast<int>(blockIdx.x) % launch_.column_blocks; }
     VLMK_DEVICE static char* shared() {
         extern __shared__ __align__(16) char memory[];
         return memory;

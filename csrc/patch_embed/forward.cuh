@@ -49,7 +49,7 @@ class PatchForward {
         find_groups(launch_, set, tables_);
         find_norms(p_, tables_);
         __syncthreads();
-        find_runs(launch_, launch_.tiling.span(0), sizeof(Pixel), 0, tables_);
+        find_tile(launch_, 0, sizeof(Pixel), 0, tables_);
         const Patches patches(base);
         const Weights weights(base + Patches::kBytes);
         const PixelTile<Patches, Pixel> pixels(launch_, patches, base + Patches::kBytes + Weights::kBytes, tables_);
@@ -59,31 +59,27 @@ class PatchForward {
 
         typename Shape::Sum sum;
         const int tiles = launch_.tiling.tiles();
-        TileSpan next = launch_.tiling.span(0);
         int used_before = 0;
         __syncthreads();
-        pixels.start(next, 0, set);
+        pixels.start(0, set);
 #pragma unroll 1
         for (int tile = 0; tile < tiles; ++tile) {
-            const TileSpan span = next;
+            const TileSpan span = tables_.spans[tile % 2];
             const int used = launch_.tiling.columns(span), depth = launch_.tiling.rounded_columns(span);
             __syncthreads();  // the tile before has been read
             weight.load(span, column);
             commit_copies();
-            if (tile + 1 < tiles) {
-                next = launch_.tiling.span(tile + 1);
-                find_runs(launch_, next, sizeof(Pixel), (tile + 1) % 2, tables_);
-            }
+            if (tile + 1 < tiles) find_tile(launch_, tile + 1, sizeof(Pixel), (tile + 1) % 2, tables_);
             if (used < depth && used != used_before) {  // nobody has written there since
                 clear_columns(patches, launch_.block_rows, used, depth);
                 clear_columns(weights, Shape::kColumns, used, depth);
             }
             used_before = used;
-            pixels.finish(span, tile % 2, set);
+            pixels.finish(tile % 2, set);
             commit_copies();
             wait_copies<0>();
             __syncthreads();
-            if (tile + 1 < tiles) pixels.start(next, (tile + 1) % 2, set);
+            if (tile + 1 < tiles) pixels.start((tile + 1) % 2, set);
             add_product_transposed(sum, left, right, depth);
         }
         write(sum, set.live, column);

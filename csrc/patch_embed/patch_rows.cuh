@@ -34,6 +34,7 @@ struct PatchTables {
     int tokens[kPatchRows];      // of all tokens
     int positions[kPatchRows];   // rows of `position`, or -1
     PatchRun runs[2][kPatchRuns];
+    TileSpan spans[2];
     PatchGroup groups[kPatchGroups];
     PatchNorm norms[1];  // of as many channels as differ
 };
@@ -96,12 +97,14 @@ VLMK_DEVICE void find_norms(const PatchEmbedProblem& p, PatchTables& tables) {
         tables.norms[c] = {p.scale(c), p.shift(c)};
 }
 
-// The runs of a tile; norms are known.
-VLMK_DEVICE void find_runs(const PatchLaunch& launch, const TileSpan& span, int element_bytes, int set,
-                           PatchTables& tables) {
+// Which part of a patch a tile has, and its runs; norms are known. By the first warp, so that others need not divide.
+VLMK_DEVICE void find_tile(const PatchLaunch& launch, int index, int element_bytes, int set, PatchTables& tables) {
+    if (threadIdx.x >= kWarpLanes) return;
     const PatchTiling& t = launch.tiling;
+    const TileSpan span = t.span(index);
+    if (threadIdx.x == 0) tables.spans[set] = span;
     const bool dense = t.channels > 1;
-    for (int r = static_cast<int>(threadIdx.x); r < span.runs; r += static_cast<int>(blockDim.x)) {
+    for (int r = static_cast<int>(threadIdx.x); r < span.runs; r += kWarpLanes) {
         const int run = span.run + r, row = run % t.rows, frame = run / t.rows % t.frames;
         const int channel = run / t.rows / t.frames;
         const int64_t along = dense ? int64_t{span.begin} * t.channels * element_bytes : span.begin * t.position_bytes;

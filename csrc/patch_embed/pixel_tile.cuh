@@ -76,26 +76,26 @@ class PixelTile {
     VLMK_DEVICE PixelTile(const PatchLaunch& launch, const Tile& tile, uint32_t lines, const PatchTables& tables)
         : launch_(launch), tile_(tile), lines_(launch, tile, lines, tables), tables_(tables) {}
 
-    // What can go on beside computation, in a group of copies of its own: nothing is written to the tile. Runs are
-    // those of a set of the tables.
-    VLMK_DEVICE void start(const TileSpan& span, int runs, const PatchSet& set) const {
+    // What can go on beside computation, in a group of copies of its own: nothing is written to the tile. `tile` is one
+    // of the two in the tables.
+    VLMK_DEVICE void start(int tile, const PatchSet& set) const {
         if constexpr (sizeof(Pixel) == 1)
-            if (by_lines()) lines_.start(span, tables_.runs[runs], set);
+            if (by_lines()) lines_.start(tables_.spans[tile], tables_.runs[tile], set);
         commit_copies();
     }
 
     // The rest, by all threads, one group of copies later. Patches that do not exist become any finite numbers. Copies
     // are committed with those after.
-    VLMK_DEVICE void finish(const TileSpan& span, int runs, const PatchSet& set) const {
+    VLMK_DEVICE void finish(int tile, const PatchSet& set) const {
         if constexpr (sizeof(Pixel) == 1)
             if (by_lines()) {
                 wait_copies<1>();
                 __syncthreads();
-                return lines_.finish(span, tables_.runs[runs], set);
+                return lines_.finish(tables_.spans[tile], tables_.runs[tile], set);
             }
         with_access<sizeof(Pixel)>(launch_.tiling, [&](auto vector, auto channels) {
-            load_as<decltype(vector)::value, decltype(channels)::value>(span, tables_.runs[runs], set.rows, set.live,
-                                                                        tables_.pixels + set.begin);
+            load_as<decltype(vector)::value, decltype(channels)::value>(tables_.spans[tile], tables_.runs[tile],
+                                                                        set.rows, set.live, tables_.pixels + set.begin);
         });
     }
 

@@ -38,7 +38,7 @@ constexpr int kPatchSumPad = 8;
 // Behind the tiles: what is known about rows (16 bytes each) and, twice, about runs; and about channels.
 constexpr int kPatchRuns = 128;               // of a tile, at most
 constexpr int kPatchGroups = kPatchRows / 2;  // of neighbours on a line, where bytes go by lines
-constexpr int kPatchTableBytes = kPatchRows * 16 + 2 * kPatchRuns * 16 + kPatchGroups * 32;
+constexpr int kPatchTableBytes = kPatchRows * 16 + 2 * kPatchRuns * 16 + 2 * 16 + kPatchGroups * 32;
 constexpr int kPatchNormBytes = 8;
 
 // Lines of bytes that wait beside tiles: as many as leave a block its 99 KB of shared memory on every GPU. 18 KB take
