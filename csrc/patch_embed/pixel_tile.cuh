@@ -80,22 +80,23 @@ class PixelTile {
     // of the two in the tables.
     VLMK_DEVICE void start(int tile, const PatchSet& set) const {
         if constexpr (sizeof(Pixel) == 1)
-            if (by_lines()) lines_.start(tables_.spans[tile], tables_.runs[tile], set);
+            if (by_lines()) lines_.start(TileSpan(tables_.spans[tile]), tables_.runs[tile], set);
         commit_copies();
     }
 
     // The rest, by all threads, one group of copies later. Patches that do not exist become any finite numbers. Copies
     // are committed with those after.
     VLMK_DEVICE void finish(int tile, const PatchSet& set) const {
+        const TileSpan span = tables_.spans[tile];
         if constexpr (sizeof(Pixel) == 1)
             if (by_lines()) {
                 wait_copies<1>();
                 __syncthreads();
-                return lines_.finish(tables_.spans[tile], tables_.runs[tile], set);
+                return lines_.finish(span, tables_.runs[tile], set);
             }
         with_access<sizeof(Pixel)>(launch_.tiling, [&](auto vector, auto channels) {
-            load_as<decltype(vector)::value, decltype(channels)::value>(tables_.spans[tile], tables_.runs[tile],
-                                                                        set.rows, set.live, tables_.pixels + set.begin);
+            load_as<decltype(vector)::value, decltype(channels)::value>(span, tables_.runs[tile], set.rows, set.live,
+                                                                        tables_.pixels + set.begin);
         });
     }
 
