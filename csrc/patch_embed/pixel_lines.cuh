@@ -8,14 +8,14 @@
 
 namespace vlmk::gpu {
 
-// Of eight patches, where a lane's four positions go: as pairs, to two patches maybe, where a run is no multiple of
-// four. Eight patches of a pair mode are 28 lanes of 14 pixels, and those of the other are dealt out so that half a
-// warp, which a pass of 8 bytes serves, has 16 bytes of each of eight rows: rows are an odd number of 16 bytes apart,
-// so neither has a conflict.
+// Where a lane's four positions of eight patches go, in tiles whose rows are an odd number of 16 bytes apart. As pairs,
+// to two patches maybe, where a run is no multiple of four: lanes go along the line, and the 28 that have eight runs of
+// 14 pixels meet every bank once. Else as fours, which shared memory takes from half a warp at a time: that has two
+// neighbouring fours of each patch, 16 bytes of 16-bit numbers in each of eight rows.
 template <bool kPairs>
 struct LinePlace {
     static constexpr int kStores = kPairs ? 2 : 1;
-    int access;  // of the eight's
+    int access;  // of those to the eight patches' positions
     int patch[kStores], position[kStores];
 
     VLMK_DEVICE static int turns(int run) { return kPairs ? (2 * run + 31) / 32 : (run + 15) / 16; }
@@ -32,7 +32,7 @@ struct LinePlace {
         } else {
             const int along = 4 * turn + lane / 16 * 2 + lane % 2;
             const bool exists = 4 * along < run;
-            patch[0] = exists ? lane % 16 / 2 : kLinePatches;
+            patch[0] = exists ? lane % 16 / 2 : kLinePatches;  // none
             position[0] = 4 * along;
             access = (patch[0] * run + position[0]) / 4;
         }
