@@ -86,25 +86,37 @@ class PatchWeightGradient {
         return memory;
     }
 
+    // A warp a row, whose lanes keep their columns.
     VLMK_DEVICE void write(const typename Shape::Sum& sum) const {
         const Staged staged(shared_address(shared()));
         staged.store(sum);
+        constexpr int kEach = Shape::kColumns / kWarpLanes;
         const PatchTiling& t = launch_.tiling;
         const int columns = t.columns(span_), apart = t.positions - span_.positions();
-        const int embed = static_cast<int>(p_.embed), elements = t.positions * t.channels;
         const Divisor of_channel(span_.positions());
-        float* const parts = p_.workspace + int64_t{part_} * embed * elements;
+        int at[kEach];  // numbers from the start of a row
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) {
+            const int column = lane_index() + kWarpLanes * i;
+            at[i] = t.first_position(span_) + column + of_channel(column) * apart;
+        }
+        const int rows = min(kPatchGradientRows, static_cast<int>(p_.embed) - first_row_);
+        const int elements = t.positions * t.channels;
+        float* const parts = p_.workspace + part_ * p_.embed * elements;
 #pragma unroll 1
-        for (int i = static_cast<int>(threadIdx.x); i < kPatchGradientRows * Shape::kColumns; i += kPatchThreads) {
-            const int row = first_row_ + i / Shape::kColumns, column = i % Shape::kColumns;
-            if (row >= embed || column >= columns) continue;
-            const int64_t to = int64_t{row} * elements + t.first_position(span_) + column + of_channel(column) * apart;
-            float value[1];
-            staged.load(i / Shape::kColumns, column, value);
-            if (launch_.parts > 1)
-                parts[to] = value[0];
-            else
-                static_cast<T*>(p_.grad_weight)[to] = from_float<T>(value[0]);
+        for (int row = static_cast<int>(threadIdx.x) / kWarpLanes; row < rows; row += kPatchThreads / kWarpLanes) {
+            const int64_t start = int64_t{first_row_ + row} * elements;
+#pragma unroll
+            for (int i = 0; i < kEach; ++i) {
+                const int column = lane_index() + kWarpLanes * i;
+                if (column >= columns) continue;
+                float value[1];
+                staged.load(row, column, value);
+                if (launch_.parts > 1)
+                    parts[start + at[i]] = value[0];
+                else
+                    static_cast<T*>(p_.grad_weight)[start + at[i]] = from_float<T>(value[0]);
+            }
         }
     }
 
