@@ -23,10 +23,14 @@ VLMK_DEVICE void finish_gradient(const FinishLaunch& launch) {
     const bool pair = launch.diagonal != nullptr && partner >= 0 && partner < others.count;
     const float weight = pair ? launch.diagonal[image ? row : partner] : 0.0f;
     const T* other = static_cast<const T*>(others.data) + (pair ? partner : 0) * others.row_stride;
-    const float* sum = launch.sum + int64_t{index} * launch.sum_stride;
+    const FeatureSums sum = launch.sum.from(index);
     const float down = launch.range == nullptr ? 1.0f : launch.range->down, scale = *p.scale;
     const auto h = [&](int d) {
-        const float rest = launch.sum == nullptr ? 0.0f : sum[d] * down;
+        float rest = 0.0f;
+        if (sum.halved())
+            rest = __uint_as_float(uint32_t{sum.upper[d]} << 16 | sum.lower[d]) * down;
+        else if (launch.sum.exist())
+            rest = sum.whole[d] * down;
         return pair ? rest + weight * to_float(other[d]) : rest;
     };
 

@@ -20,6 +20,22 @@ struct Range {
     float up, down;
 };
 
+// fp32 sums of rows of features, `stride` numbers apart: whole, or the upper 16 bits of each where the 16-bit gradients
+// will be and the lower ones apart, which takes half the room.
+struct FeatureSums {
+    float* whole = nullptr;
+    uint16_t *upper = nullptr, *lower = nullptr;
+    int stride = 0;
+
+    VLMK_HOST_DEVICE VLMK_INLINE bool halved() const { return upper != nullptr; }
+    VLMK_HOST_DEVICE VLMK_INLINE bool exist() const { return whole != nullptr || halved(); }
+    VLMK_HOST_DEVICE VLMK_INLINE FeatureSums from(int64_t row) const {
+        const int64_t at = row * stride;
+        return halved() ? FeatureSums{nullptr, upper + at, lower + at, stride}
+                        : FeatureSums{whole + at, {}, {}, stride};
+    }
+};
+
 struct Chunk {
     int first_row = 0, rows = 0, first_column = 0, columns = 0;
     bool first_rows = true, last_rows = true;        // whether no chunk has these columns before, or after
@@ -34,8 +50,7 @@ struct Chunk {
     float* diagonal = nullptr;     // (image.count), G of the positive pairs, which the matrix lacks; null: it has them
     const Range* range = nullptr;  // null: 1
     // Sums of G times the other side's features: of the chunk's rows, and of all columns.
-    float *image_sum = nullptr, *text_sum = nullptr;
-    int sum_stride = 0;
+    FeatureSums image_sum, text_sum;
 };
 
 template <class Problem>
@@ -63,8 +78,8 @@ enum class Side : int { image, text };
 struct FinishLaunch {
     ContrastiveProblem problem;
     Side side = Side::image;
-    const float* sum = nullptr;
-    int sum_stride = 0, first = 0, rows = 0;
+    FeatureSums sum;
+    int first = 0, rows = 0;
     const float* diagonal = nullptr;
     const Range* range = nullptr;
 };

@@ -67,11 +67,8 @@ class Chunks {
         base_.gradient_stride = static_cast<int>(columns_);
         base_.gradient = workspace_.take(rows_ * columns_ * element_ / 4);
         if (p.labels == Labels::diagonal) base_.diagonal = workspace_.take(p.image.count);
-        base_.sum_stride = static_cast<int>(sums_in_place() ? p.dim : round_up(p.dim, 8));
-        if (!sums_in_place()) {
-            base_.image_sum = workspace_.take(rows_ * base_.sum_stride);
-            base_.text_sum = workspace_.take(p.text.count * base_.sum_stride);
-        }
+        base_.image_sum = sums(p.image, rows_);
+        base_.text_sum = sums(p.text, p.text.count);
         // Small weights would vanish in fp16.
         scales_ = p.dtype == DType::f16;
         if (scales_) base_.range = range_ = reinterpret_cast<Range*>(workspace_.take(sizeof(Range) / sizeof(float)));
@@ -99,10 +96,12 @@ class Chunks {
                 chunk.last_columns = column + side_ >= n;
                 chunk.row_partials.strips = strips(chunk.columns);
                 chunk.column_partials.strips = strips(chunk.rows);
-                if (p_.wants_gradients() && sums_in_place()) {
-                    chunk.image_sum = static_cast<float*>(p_.image.grad) + row * p_.dim;
-                    chunk.text_sum = static_cast<float*>(p_.text.grad);
-                }
+                // What lies in the gradients goes on with them; what lies in the workspace is for these rows now.
+                FeatureSums& sum = chunk.image_sum;
+                if (sum.halved())
+                    sum.upper += row * p_.dim;
+                else if (sums_in_place())
+                    sum.whole += row * p_.dim;
                 visit(chunk);
             }
     }
@@ -113,10 +112,26 @@ class Chunks {
     }
 
   private:
-    // fp32 gradients are their own sums, where pairs of numbers are aligned.
-    bool sums_in_place() const {
+    bool gradients_aligned() const {
         const auto aligned = [](const Features& f) { return reinterpret_cast<uintptr_t>(f.grad) % 8 == 0; };
-        return p_.dtype == DType::f32 && p_.dim % 2 == 0 && aligned(p_.image) && aligned(p_.text);
+        return aligned(p_.image) && aligned(p_.text);
+    }
+    // fp32 gradients are their own sums, where pairs of numbers are aligned; 16-bit ones half of them, where fours are.
+    bool sums_in_place() const { return element_ == 4 && p_.dim % 2 == 0 && gradients_aligned(); }
+    bool sums_halved() const { return element_ == 2 && p_.dim % 4 == 0 && gradients_aligned(); }
+
+    FeatureSums sums(const Features& f, int64_t rows) {
+        FeatureSums sum;
+        sum.stride = static_cast<int>(sums_in_place() || sums_halved() ? p_.dim : round_up(p_.dim, 8));
+        if (sums_in_place()) {
+            sum.whole = static_cast<float*>(f.grad);
+        } else if (sums_halved()) {
+            sum.upper = static_cast<uint16_t*>(f.grad);
+            sum.lower = reinterpret_cast<uint16_t*>(workspace_.take(rows * sum.stride / 2));
+        } else {
+            sum.whole = workspace_.take(rows * sum.stride);
+        }
+        return sum;
     }
 
     // Of whole tiles.
@@ -166,8 +181,10 @@ void add_merge_rows(Plans& plans, const SigmoidProblem& p, const Chunk& chunk) {
 }
 
 void add_finish(Plans& plans, const ContrastiveProblem& p, const Chunk& chunk, Side side, bool empty) {
-    FinishLaunch launch{p, side, side == Side::image ? chunk.image_sum : chunk.text_sum, chunk.sum_stride};
-    if (empty) launch.sum = nullptr;
+    FinishLaunch launch;
+    launch.problem = p;
+    launch.side = side;
+    if (!empty) launch.sum = side == Side::image ? chunk.image_sum : chunk.text_sum;
     launch.first = side == Side::image ? chunk.first_row : 0;
     launch.rows = side == Side::image ? chunk.rows : static_cast<int>(p.text.count);
     launch.diagonal = empty ? nullptr : chunk.diagonal;

@@ -111,12 +111,13 @@ class FeatureSum {
         }
     }
 
-    // To the sums of the chunks before. Four lanes fill a sector.
+    // To the sums of the chunks before.
     VLMK_DEVICE void add(const Sums& sums) const {
         const int first = row_ + warp_row(), rows = (kImage ? chunk_.rows : chunk_.columns) - first;
-        float* to = (kImage ? chunk_.image_sum : chunk_.text_sum + int64_t{chunk_.first_column} * chunk_.sum_stride) +
-                    int64_t{first} * chunk_.sum_stride;
+        const FeatureSums to = (kImage ? chunk_.image_sum : chunk_.text_sum.from(chunk_.first_column)).from(first);
         const bool fresh = kImage ? chunk_.first_columns : chunk_.first_rows;
+        if constexpr (!kWords)
+            if (to.halved()) return add_halves(sums, to, rows, fresh);
 #pragma unroll
         for (int m = 0; m < kM; ++m)
 #pragma unroll
@@ -126,12 +127,54 @@ class FeatureSum {
                 for (int n = 0; n < kN; ++n) {
                     const int feature = feature_ + warp_feature() + 8 * n + Accumulator<>::column(e);
                     if (row >= rows || feature >= static_cast<int>(p_.dim)) continue;
-                    float2* place = reinterpret_cast<float2*>(to + int64_t{row} * chunk_.sum_stride + feature);
+                    float2* place = reinterpret_cast<float2*>(to.whole + int64_t{row} * to.stride + feature);
                     float2 sum = make_float2(sums[m][n].v[e], sums[m][n].v[e + 1]);
                     if (!fresh) sum.x += place->x, sum.y += place->y;
                     *place = sum;
                 }
             }
+    }
+
+    // Neighbouring lanes exchange pairs of two neighbouring blocks of columns, so that each has four numbers of one of
+    // them, and four lanes a sector of upper halves and one of lower.
+    VLMK_DEVICE void add_halves(const Sums& sums, const FeatureSums& to, int rows, bool fresh) const {
+        const bool odd = lane_index() % 2 == 1;
+#pragma unroll
+        for (int m = 0; m < kM; ++m)
+#pragma unroll
+            for (int e = 0; e < 4; e += 2) {
+                const int row = 16 * m + Accumulator<>::row(e);
+#pragma unroll
+                for (int n = 0; n < kN; n += 2) {
+                    const float *a = sums[m][n].v + e, *b = sums[m][n + 1].v + e;
+                    const float x = exchange(odd ? a[0] : b[0]), y = exchange(odd ? a[1] : b[1]);
+                    float four[4] = {odd ? x : a[0], odd ? y : a[1], odd ? b[0] : x, odd ? b[1] : y};
+                    const int feature =
+                        feature_ + warp_feature() + 8 * (n + (odd ? 1 : 0)) + Accumulator<>::column(e) / 4 * 4;
+                    if (row >= rows || feature >= static_cast<int>(p_.dim)) continue;
+                    const int64_t at = int64_t{row} * to.stride + feature;
+                    uint2* upper = reinterpret_cast<uint2*>(to.upper + at);
+                    uint2* lower = reinterpret_cast<uint2*>(to.lower + at);
+                    if (!fresh) {
+                        const uint2 u = *upper, l = *lower;
+                        add_pair(four[0], four[1], u.x, l.x);
+                        add_pair(four[2], four[3], u.y, l.y);
+                    }
+                    *upper = make_uint2(halves<0x7632>(four[0], four[1]), halves<0x7632>(four[2], four[3]));
+                    *lower = make_uint2(halves<0x5410>(four[0], four[1]), halves<0x5410>(four[2], four[3]));
+                }
+            }
+    }
+
+    VLMK_DEVICE static float exchange(float value) { return __shfl_xor_sync(kWholeWarp, value, 1); }
+    // Upper (0x7632) or lower (0x5410) halves of two numbers.
+    template <uint32_t kSelect>
+    VLMK_DEVICE static uint32_t halves(float first, float second) {
+        return __byte_perm(__float_as_uint(first), __float_as_uint(second), kSelect);
+    }
+    VLMK_DEVICE static void add_pair(float& first, float& second, uint32_t upper, uint32_t lower) {
+        first += __uint_as_float(__byte_perm(lower, upper, 0x5410));
+        second += __uint_as_float(__byte_perm(lower, upper, 0x7632));
     }
 
     VLMK_DEVICE static int warp_row() { return static_cast<int>(threadIdx.x) / kWarpLanes / 2 * kStrip; }

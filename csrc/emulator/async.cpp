@@ -80,6 +80,7 @@ void cp_async(Warp& w, const Op& op) {
         AddressSpace::global, op.b, (op.flags & kSource64) != 0,
         w.block->program->operands[op.list] | static_cast<uint64_t>(w.block->program->operands[op.list + 1]) << 32};
     Access from;
+    uint32_t all = 0;
     for (uint32_t left = to.in_shared; left != 0;) {  // lanes that read equally much at a time
         const uint32_t size = sizes[__builtin_ctz(left)];
         uint32_t lanes = 0;
@@ -90,6 +91,7 @@ void cp_async(Warp& w, const Op& op) {
         if (size > 0) {
             resolve(w, op, source, AccessKind::async_read, lanes, size, bytes, from);
             readable = from.lanes;
+            all |= readable;
         }
         for (uint32_t others = lanes; others != 0; others &= others - 1) {
             const auto lane = static_cast<uint32_t>(__builtin_ctz(others));
@@ -100,6 +102,7 @@ void cp_async(Warp& w, const Op& op) {
                                       static_cast<uint8_t>(reads ? size : 0)});
         }
     }
+    count_async(block, from, all, sizes);
 }
 
 void cp_async_commit(Warp& w, const Op&) {

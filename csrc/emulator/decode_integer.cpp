@@ -237,12 +237,17 @@ void Decoder::logic() {
         Op op = begin(InstructionClass::compare, predicate_logic);
         op.d = predicate(0);
         op.a = predicate(1);
-        op.b = opcode == "not" ? op.a : predicate(2);
+        const bool constant = opcode != "not" && operand(2).kind == Operand::Kind::integer;  // as nvcc flips flags
+        op.b = opcode == "not" || constant ? op.a : predicate(2);
         if (op.a == kNoPredicate || op.b == kNoPredicate) wrong("a predicate is needed");
         op.value = opcode == "and" ? 8 : opcode == "or" ? 14 : opcode == "xor" ? 6 : opcode == "not" ? 1 : 0;
         if (op.value == 0) refuse("this on predicates");
         if (operand(1).negated) op.value = op.value >> 2 | (op.value & 3) << 2;
-        if (opcode != "not" && operand(2).negated) op.value = (op.value >> 1 & 5) | (op.value & 5) << 1;
+        if (constant)
+            op.value =
+                operand(2).bits != 0 ? (op.value & 10) | (op.value & 10) >> 1 : (op.value & 5) | (op.value & 5) << 1;
+        else if (opcode != "not" && operand(2).negated)
+            op.value = (op.value >> 1 & 5) | (op.value & 5) << 1;
         emit(op);
         return;
     }

@@ -64,12 +64,16 @@ void misaligned(Warp& w, const Op& op, AccessKind kind, uint32_t lane, uint64_t 
         verb(kind) + std::string("at ") + hexadecimal(address) + ", which is no multiple of " + std::to_string(bytes));
 }
 
-void count_global(GlobalTraffic& traffic, const Access& access, uint32_t lanes, uint32_t bytes) {
-    uint64_t sectors[4 * kLanes];
+// bytes_of(lane) is what a lane asks for.
+template <class Bytes>
+void count_global(GlobalTraffic& traffic, const Access& access, uint32_t lanes, const Bytes& bytes_of) {
+    uint64_t sectors[4 * kLanes], asked = 0;
     uint32_t count = 0;
     bool sorted = true;
     for (uint32_t left = lanes; left != 0; left &= left - 1) {
-        const uint64_t address = access.address[__builtin_ctz(left)];
+        const auto lane = static_cast<uint32_t>(__builtin_ctz(left));
+        const uint64_t address = access.address[lane], bytes = bytes_of(lane);
+        asked += bytes;
         for (uint64_t s = address >> 5; s <= (address + bytes - 1) >> 5; ++s) {
             if (count > 0 && sectors[count - 1] == s) continue;
             sorted = sorted && (count == 0 || sectors[count - 1] < s);
@@ -80,7 +84,6 @@ void count_global(GlobalTraffic& traffic, const Access& access, uint32_t lanes, 
         std::sort(sectors, sectors + count);
         count = static_cast<uint32_t>(std::unique(sectors, sectors + count) - sectors);
     }
-    const uint64_t asked = uint64_t{bytes} * static_cast<uint32_t>(__builtin_popcount(lanes));
     traffic.bytes += asked;
     traffic.sectors += count;
     traffic.ideal_sectors += (asked + 31) / 32;
@@ -94,9 +97,10 @@ GlobalTraffic& traffic_of(Counters& counters, AccessKind kind) {
             return counters.global_store;
         case AccessKind::atomic:
             return counters.global_atomic;
-        default:
-            return counters.global_async;
+        case AccessKind::async_read:
+            break;
     }
+    return counters.global_async;
 }
 
 void resolve_global(Warp& w, const Op& op, AccessKind kind, Span span, uint32_t lanes, Access& access) {
@@ -119,7 +123,8 @@ void resolve_global(Warp& w, const Op& op, AccessKind kind, Span span, uint32_t 
             }
         }
     }
-    if (block.counters && lanes != 0) count_global(traffic_of(block.traffic, kind), access, lanes, bytes);
+    if (block.counters && lanes != 0 && kind != AccessKind::async_read)
+        count_global(traffic_of(block.traffic, kind), access, lanes, [&](uint32_t) { return bytes; });
     for (uint32_t i = 0; i < kLanes; ++i) access.pointer[i] = reinterpret_cast<uint8_t*>(access.address[i]);
     access.lanes |= lanes;
 }
@@ -303,6 +308,11 @@ void count_shared(SharedTraffic& traffic, const uint32_t* shared, uint32_t lanes
         traffic.ideal_wavefronts += 1;
     }
     traffic.bytes += uint64_t{bytes} * static_cast<uint32_t>(__builtin_popcount(lanes));
+}
+
+void count_async(Block& block, const Access& from, uint32_t lanes, const uint32_t* sizes) {
+    if (block.counters && lanes != 0)
+        count_global(block.traffic.global_async, from, lanes, [&](uint32_t lane) { return sizes[lane]; });
 }
 
 void order_strong(Warp& w, AccessKind kind) {

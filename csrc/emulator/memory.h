@@ -30,6 +30,9 @@ bool resolve_shared(Warp& w, const Op& op, uint32_t lane, uint64_t offset, uint3
 // Passes over the banks for accesses of `bytes` at offsets `shared` of the lanes.
 void count_shared(SharedTraffic& traffic, const uint32_t* shared, uint32_t lanes, uint32_t bytes);
 
+// Reads of cp.async, which a lane may make shorter than others, are one request: who resolves them counts them.
+void count_async(Block& block, const Access& from, uint32_t lanes, const uint32_t* sizes);
+
 // Strong accesses order: what a thread did before a strong write is seen by who reads strongly afterwards.
 void order_strong(Warp& w, AccessKind kind);
 

@@ -31,6 +31,29 @@ VLMK_DEVICE float to_float(f16 value) {
     return wide;
 }
 
+// Byte `index` of a word, by its place among the last digits of 2^23: one instruction puts it there, another takes 2^23
+// off again.
+template <int kIndex>
+VLMK_DEVICE float byte_to_float(uint32_t word) {
+    float shifted;
+    asm("{.reg .b32 t; prmt.b32 t, %1, 0x4b000000, %2; mov.b32 %0, t;}"
+        : "=f"(shifted)
+        : "r"(word), "n"(0x7440 | kIndex));
+    return shifted - 8388608.0f;
+}
+VLMK_DEVICE float byte_to_float(uint32_t word, int index) {
+    switch (index) {
+        case 0:
+            return byte_to_float<0>(word);
+        case 1:
+            return byte_to_float<1>(word);
+        case 2:
+            return byte_to_float<2>(word);
+        default:
+            return byte_to_float<3>(word);
+    }
+}
+
 // Two numbers in one register, the first in the low half, as fragments and memory have them.
 template <class T>
 VLMK_DEVICE uint32_t pack(float low, float high);

@@ -87,9 +87,7 @@ struct Packed {
 
     VLMK_DEVICE float operator[](int i) const {
         if constexpr (sizeof(T) == 1) {
-            // The byte as the last digits of 2^23: one instruction puts it there, another takes 2^23 off again.
-            constexpr uint32_t kShift = 0x4b000000u;
-            return __uint_as_float(__byte_perm(words[i / 4], kShift, 0x7440 | i % 4)) - __uint_as_float(kShift);
+            return byte_to_float(words[i / 4], i % 4);
         } else if constexpr (sizeof(T) == 2) {
             return to_float(T{static_cast<uint16_t>(words[i / 2] >> (16 * (i % 2)))});
         } else {

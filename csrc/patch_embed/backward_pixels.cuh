@@ -22,9 +22,9 @@ class PatchPixelGradient {
     VLMK_DEVICE explicit PatchPixelGradient(const PatchLaunch& launch)
         : launch_(launch),
           p_(launch.problem),
-          span_(launch.tiling.span(static_cast<int>(blockIdx.x) % launch.column_blocks)),
+          span_(launch.tiling.span(column_block())),
           first_(static_cast<int>(blockIdx.x) / launch.column_blocks * launch.block_rows),
-          tables_(*reinterpret_cast<PatchTables*>(shared() + kTileBytes)) {}
+          tables_(*reinterpret_cast<PatchTables*>(shared() + launch.table_offset)) {}
 
     VLMK_DEVICE void run() const {
         const int rows = launch_.block_rows;
@@ -40,7 +40,7 @@ class PatchPixelGradient {
         find_patches(p_, first_, rows, sizeof(T), 0, tables_);
         find_norms(p_, tables_);
         __syncthreads();
-        find_runs(launch_, span_, sizeof(T), 0, tables_);
+        find_tile(launch_, column_block(), sizeof(T), 0, tables_);
         clear_columns(weights, kStep, launch_.tiling.columns(span_), columns);
 
         typename Shape::Sum sum;
@@ -65,6 +65,7 @@ class PatchPixelGradient {
     }
 
   private:
+    VLMK_DEVICE int column_block() const { return static_cast<int>(blockIdx.x) % launch_.column_blocks; }
     VLMK_DEVICE static char* shared() {
         extern __shared__ __align__(16) char memory[];
         return memory;

@@ -14,8 +14,9 @@ class PatchWeightGradient {
     using Patches = SharedTile<T, kPatchDepth, Shape::kColumns>;
     using Grads = SharedTile<T, kPatchDepth, kPatchGradientRows>;
     using Staged = StagedSums<T>;
-    static constexpr int kTileBytes = patch_weight_gradient_bytes(sizeof(T));
-    static_assert(Patches::kBytes + Grads::kBytes <= kTileBytes && Staged::kBytes <= kTileBytes, "both fit");
+    static_assert(Patches::kBytes + Grads::kBytes == patch_weight_gradient_bytes(sizeof(T)) &&
+                      Staged::kBytes == patch_sum_bytes(sizeof(T)),
+                  "the plan and the kernel agree on shared memory");
     // fp32 sums are short, so that their parts lose nothing.
     static constexpr int kStep = sizeof(T) == 2 ? 16 : 32;
 
@@ -23,16 +24,16 @@ class PatchWeightGradient {
     VLMK_DEVICE explicit PatchWeightGradient(const PatchLaunch& launch)
         : launch_(launch),
           p_(launch.problem),
-          span_(launch.tiling.span(static_cast<int>(blockIdx.x) % launch.column_blocks)),
+          span_(launch.tiling.span(column_block())),
           first_row_(static_cast<int>(blockIdx.x) / launch.column_blocks % launch.row_blocks * kPatchGradientRows),
           part_(static_cast<int>(blockIdx.x) / launch.column_blocks / launch.row_blocks) {}
 
     VLMK_DEVICE void run() const {
-        PatchTables& tables = *reinterpret_cast<PatchTables*>(shared() + kTileBytes);
+        PatchTables& tables = *reinterpret_cast<PatchTables*>(shared() + launch_.table_offset);
         const uint32_t base = shared_address(shared());
         const Patches patches(base);
         const Grads grads(base + Patches::kBytes);
-        const PixelTile<Patches, Pixel> pixels(launch_, patches, tables);
+        const PixelTile<Patches, Pixel> pixels(launch_, patches, base + Patches::kBytes + Grads::kBytes, tables);
         const GradientTile<Grads> gradients(launch_, grads);
         const TileView<Grads> left(grads, 0, Shape::warp_row());
         const TileView<Patches> right(patches, 0, Shape::warp_column());
@@ -42,23 +43,34 @@ class PatchWeightGradient {
         const int columns = launch_.tiling.rounded_columns(span_);
         find_norms(p_, tables);
         __syncthreads();
-        find_runs(launch_, span_, sizeof(Pixel), 0, tables);
+        find_tile(launch_, column_block(), sizeof(Pixel), 0, tables);
         clear_columns(patches, kPatchDepth, launch_.tiling.columns(span_), columns);
-        if (begin < end) find_patches(p_, begin, kPatchDepth, sizeof(Pixel), 0, tables);
         typename Shape::Sum sum;
+        const auto set_from = [&](int first, int half) {
+            return PatchSet{first, kPatchDepth, min(kPatchDepth, end - first), half};
+        };
+        const auto find = [&](const PatchSet& set) {
+            find_patches(p_, set.first, set.rows, sizeof(Pixel), set.begin, tables);
+            find_groups(launch_, set, tables);
+        };
+        if (begin < end) find(set_from(begin, 0));
         int half = 0;
+        __syncthreads();
+        if (begin < end) pixels.start(0, set_from(begin, half));
 #pragma unroll 1
         for (int first = begin; first < end; first += kPatchDepth) {
-            __syncthreads();  // the tiles before have been read, and these patches are known
-            const int count = min(kPatchDepth, end - first);
-            gradients.load(kPatchDepth, count, first_row_, tables.tokens + half);
-            pixels.load(span_, 0, kPatchDepth, count, half);
+            __syncthreads();  // the tiles before have been read
+            const PatchSet set = set_from(first, half);
+            const int next = first + kPatchDepth;
+            half = kPatchDepth - half;
+            gradients.load(kPatchDepth, set.live, first_row_, tables.tokens + set.begin);
+            commit_copies();
+            if (next < end) find(set_from(next, half));
+            pixels.finish(0, set);
             commit_copies();
             wait_copies<0>();
             __syncthreads();
-            half = kPatchDepth - half;
-            if (first + kPatchDepth < end)
-                find_patches(p_, first + kPatchDepth, kPatchDepth, sizeof(Pixel), half, tables);
+            if (next < end) pixels.start(0, set_from(next, half));
 #pragma unroll 1
             for (int k = 0; k < kPatchDepth; k += kStep)
                 add_product(sum, load_left_rows_transposed<Shape::kRowBlocks, kStep / 8>(left + Grads::offset(k, 0)),
@@ -68,30 +80,43 @@ class PatchWeightGradient {
     }
 
   private:
+    VLMK_DEVICE int column_block() const { return static_cast<int>(blockIdx.x) % launch_.column_blocks; }
     VLMK_DEVICE static char* shared() {
         extern __shared__ __align__(16) char memory[];
         return memory;
     }
 
+    // A warp a row, whose lanes keep their columns.
     VLMK_DEVICE void write(const typename Shape::Sum& sum) const {
         const Staged staged(shared_address(shared()));
         staged.store(sum);
+        constexpr int kEach = Shape::kColumns / kWarpLanes;
         const PatchTiling& t = launch_.tiling;
         const int columns = t.columns(span_), apart = t.positions - span_.positions();
-        const int embed = static_cast<int>(p_.embed), elements = t.positions * t.channels;
         const Divisor of_channel(span_.positions());
-        float* const parts = p_.workspace + int64_t{part_} * embed * elements;
+        int at[kEach];  // numbers from the start of a row
+#pragma unroll
+        for (int i = 0; i < kEach; ++i) {
+            const int column = lane_index() + kWarpLanes * i;
+            at[i] = t.first_position(span_) + column + of_channel(column) * apart;
+        }
+        const int rows = min(kPatchGradientRows, static_cast<int>(p_.embed) - first_row_);
+        const int elements = t.positions * t.channels;
+        float* const parts = p_.workspace + part_ * p_.embed * elements;
 #pragma unroll 1
-        for (int i = static_cast<int>(threadIdx.x); i < kPatchGradientRows * Shape::kColumns; i += kPatchThreads) {
-            const int row = first_row_ + i / Shape::kColumns, column = i % Shape::kColumns;
-            if (row >= embed || column >= columns) continue;
-            const int64_t to = int64_t{row} * elements + t.first_position(span_) + column + of_channel(column) * apart;
-            float value[1];
-            staged.load(i / Shape::kColumns, column, value);
-            if (launch_.parts > 1)
-                parts[to] = value[0];
-            else
-                static_cast<T*>(p_.grad_weight)[to] = from_float<T>(value[0]);
+        for (int row = static_cast<int>(threadIdx.x) / kWarpLanes; row < rows; row += kPatchThreads / kWarpLanes) {
+            const int64_t start = int64_t{first_row_ + row} * elements;
+#pragma unroll
+            for (int i = 0; i < kEach; ++i) {
+                const int column = lane_index() + kWarpLanes * i;
+                if (column >= columns) continue;
+                float value[1];
+                staged.load(row, column, value);
+                if (launch_.parts > 1)
+                    parts[start + at[i]] = value[0];
+                else
+                    static_cast<T*>(p_.grad_weight)[start + at[i]] = from_float<T>(value[0]);
+            }
         }
     }
 

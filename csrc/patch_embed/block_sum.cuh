@@ -44,21 +44,28 @@ class StagedSums {
         __syncthreads();
     }
 
-    // kCount is 1 or a multiple of 4.
+    // kCount is 1, 4 or 8. Of eight lanes with 8 numbers each the last four start with the second half: the first
+    // halves of all of them would be in four groups of banks.
     template <int kCount>
     VLMK_DEVICE void load(int row, int column, float (&values)[kCount]) const {
         if constexpr (kCount == 1) {
             values[0] = __uint_as_float(load_shared<uint32_t>(address(row, column)));
+        } else if constexpr (kCount == 4) {
+            take(load_shared<float4>(address(row, column)), values);
         } else {
-#pragma unroll
-            for (int i = 0; i < kCount; i += 4) {
-                const float4 four = load_shared<float4>(address(row, column + i));
-                values[i] = four.x, values[i + 1] = four.y, values[i + 2] = four.z, values[i + 3] = four.w;
-            }
+            static_assert(kCount == 8, "two accesses");
+            const bool exchange = column / 32 % 2 == 1;
+            const float4 first = load_shared<float4>(address(row, column + (exchange ? 4 : 0)));
+            const float4 second = load_shared<float4>(address(row, column + (exchange ? 0 : 4)));
+            take(exchange ? second : first, values);
+            take(exchange ? first : second, values + 4);
         }
     }
 
   private:
+    VLMK_DEVICE static void take(const float4& four, float* values) {
+        values[0] = four.x, values[1] = four.y, values[2] = four.z, values[3] = four.w;
+    }
     VLMK_DEVICE uint32_t address(int row, int column) const { return base_ + row * kPitch + column * 4; }
 
     uint32_t base_;

@@ -16,12 +16,15 @@ class PatchForward {
     using Patches = SharedTile<T, kPatchRows, patch_tile_numbers(sizeof(T))>;
     using Weights = SharedTile<T, Shape::kColumns, patch_tile_numbers(sizeof(T))>;
     using Staged = StagedSums<T>;
-    static constexpr int kTileBytes = patch_forward_bytes(sizeof(T));
-    static_assert(Patches::kBytes + Weights::kBytes <= kTileBytes && Staged::kBytes <= kTileBytes, "both fit");
+    static_assert(Patches::kBytes + Weights::kBytes == patch_forward_bytes(sizeof(T)) &&
+                      Staged::kBytes == patch_sum_bytes(sizeof(T)),
+                  "the plan and the kernel agree on shared memory");
 
   public:
     VLMK_DEVICE explicit PatchForward(const PatchLaunch& launch)
-        : launch_(launch), p_(launch.problem), tables_(*reinterpret_cast<PatchTables*>(shared() + kTileBytes)) {}
+        : launch_(launch),
+          p_(launch.problem),
+          tables_(*reinterpret_cast<PatchTables*>(shared() + launch.table_offset)) {}
 
     VLMK_DEVICE void run() const {
         const int block = static_cast<int>(blockIdx.x), patch_blocks = launch_.row_blocks * launch_.column_blocks;
@@ -41,39 +44,45 @@ class PatchForward {
     VLMK_DEVICE void embed_patches(int first, int column) const {
         const uint32_t base = shared_address(shared());
         const int total = static_cast<int>(p_.batch * p_.source.patches());
-        const int live = min(launch_.block_rows, total - first);
+        const PatchSet set{first, launch_.block_rows, min(launch_.block_rows, total - first), 0};
         find_patches(p_, first, launch_.block_rows, sizeof(Pixel), 0, tables_);
+        find_groups(launch_, set, tables_);
         find_norms(p_, tables_);
         __syncthreads();
-        find_runs(launch_, launch_.tiling.span(0), sizeof(Pixel), 0, tables_);
+        find_tile(launch_, 0, sizeof(Pixel), 0, tables_);
         const Patches patches(base);
         const Weights weights(base + Patches::kBytes);
-        const PixelTile<Patches, Pixel> pixels(launch_, patches, tables_);
+        const PixelTile<Patches, Pixel> pixels(launch_, patches, base + Patches::kBytes + Weights::kBytes, tables_);
         const WeightTile<false, Weights> weight(launch_, weights);
         const TileView<Patches> left(patches, Shape::warp_row());
         const TileView<Weights> right(weights, Shape::warp_column());
 
         typename Shape::Sum sum;
         const int tiles = launch_.tiling.tiles();
+        int used_before = 0;
+        __syncthreads();
+        pixels.start(0, set);
 #pragma unroll 1
         for (int tile = 0; tile < tiles; ++tile) {
-            const TileSpan span = launch_.tiling.span(tile);
+            const TileSpan span = tables_.spans[tile % 2];
             const int used = launch_.tiling.columns(span), depth = launch_.tiling.rounded_columns(span);
-            __syncthreads();  // the tile before has been read, and the runs of this one are known
+            __syncthreads();  // the tile before has been read
             weight.load(span, column);
-            if (used < depth) {
+            commit_copies();
+            if (tile + 1 < tiles) find_tile(launch_, tile + 1, sizeof(Pixel), (tile + 1) % 2, tables_);
+            if (used < depth && used != used_before) {  // nobody has written there since
                 clear_columns(patches, launch_.block_rows, used, depth);
                 clear_columns(weights, Shape::kColumns, used, depth);
             }
-            pixels.load(span, tile % 2, launch_.block_rows, live);
+            used_before = used;
+            pixels.finish(tile % 2, set);
             commit_copies();
             wait_copies<0>();
             __syncthreads();
-            if (tile + 1 < tiles)
-                find_runs(launch_, launch_.tiling.span(tile + 1), sizeof(Pixel), (tile + 1) % 2, tables_);
+            if (tile + 1 < tiles) pixels.start((tile + 1) % 2, set);
             add_product_transposed(sum, left, right, depth);
         }
-        write(sum, live, column);
+        write(sum, set.live, column);
     }
 
     VLMK_DEVICE void write(const typename Shape::Sum& sum, int live, int column) const {

@@ -12,6 +12,7 @@ struct PatchLaunch {
     int row_blocks = 0;       // of patches
     int column_blocks = 0;    // of the embedding, or of the weight's gradient along a patch
     int weight_bytes = 0;     // of an access to the weight
+    int table_offset = 0;     // of what a block knows about patches, in shared memory
     bool wide_out = false;    // rows of the embedding can be accessed 16 bytes at a time,
     bool wide_grads = false;  // those of grad_out as copies
 

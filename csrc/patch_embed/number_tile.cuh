@@ -47,27 +47,45 @@ class WeightTile {
     }
 
   private:
-    // Neighbouring threads on neighbouring accesses of a row, as many whole rows at once as there are threads for.
+    // Neighbouring threads on neighbouring accesses of a row, as many whole rows at once as there are threads for. The
+    // lanes that shared memory serves together stay in a row: where they went on in the next, they would meet banks
+    // twice.
     template <int kBytes>
     VLMK_DEVICE void load_as(const TileSpan& span, int first) const {
         constexpr int kNumbers = kBytes / static_cast<int>(sizeof(T));
         const PatchTiling& t = launch_.tiling;
-        const int accesses = t.columns(span) / kNumbers, step = static_cast<int>(blockDim.x) / accesses;
-        const int start = static_cast<int>(threadIdx.x) / accesses, access = static_cast<int>(threadIdx.x) % accesses;
-        if (start >= step) return;
+        constexpr int kTogether = kBytes <= 4 ? kWarpLanes : 128 / kBytes;
+        const int accesses = t.columns(span) / kNumbers;
+        const int lanes = (accesses + kTogether - 1) / kTogether * kTogether;
+        const int step = static_cast<int>(blockDim.x) / lanes, start = static_cast<int>(threadIdx.x) / lanes;
+        const int access = static_cast<int>(threadIdx.x) - start * lanes;
+        if (start >= step || access >= accesses) return;
         const int channel = access * kNumbers / span.positions(), apart = t.positions - span.positions();
         const int number = t.first_position(span) + access * kNumbers + channel * apart;
         const int pitch = t.positions * t.channels * static_cast<int>(sizeof(T)), stride = step * pitch;
         const int rows = min(Tile::kRows, static_cast<int>(launch_.problem.embed) - first);
         const char* from = weight_ + int64_t{first + start} * pitch + number * static_cast<int>(sizeof(T));
+        // Where rows of the tile are in another order, their addresses are made one by one.
+        constexpr bool kLinear = !kAsDepth || sizeof(T) == 2;
+        uint32_t linear = tile_.address(start, access * kNumbers);
         const auto to = [&](int row) {
-            return tile_.address(kAsDepth ? row_of_depth<T>(row) : row, access * kNumbers);
+            return kLinear ? linear : tile_.address(row_of_depth<T>(row), access * kNumbers);
         };
         int row = start;
-#pragma unroll 4
-        for (; row < rows; row += step, from += stride) copy_numbers<kBytes>(to(row), from);
+        const auto copy = [&] {
+            copy_numbers<kBytes>(to(row), from);
+            row += step, from += stride, linear += Tile::offset(step, 0);
+        };
 #pragma unroll 1
-        for (; row < Tile::kRows; row += step) Packed<T, kNumbers>{}.store_to_shared(to(row));
+        while (row + 3 * step < rows) {
+#pragma unroll
+            for (int i = 0; i < 4; ++i) copy();
+        }
+#pragma unroll 1
+        while (row < rows) copy();
+#pragma unroll 1
+        for (; row < Tile::kRows; row += step, linear += Tile::offset(step, 0))
+            Packed<T, kNumbers>{}.store_to_shared(to(row));
     }
 
     const PatchLaunch& launch_;

@@ -3,9 +3,8 @@
 #pragma once
 #include <type_traits>
 
-#include "gpu/copy_async.cuh"
-#include "gpu/packed.cuh"
 #include "gpu/shared_tile.cuh"
+#include "patch_embed/pixel_lines.cuh"
 #include "patch_embed/pixel_walk.cuh"
 
 namespace vlmk::gpu {
@@ -73,19 +72,37 @@ class PixelTile {
     using T = typename Tile::Element;
 
   public:
-    VLMK_DEVICE PixelTile(const PatchLaunch& launch, const Tile& tile, const PatchTables& tables)
-        : launch_(launch), tile_(tile), tables_(tables) {}
+    // Lines wait in shared memory from `lines` on.
+    VLMK_DEVICE PixelTile(const PatchLaunch& launch, const Tile& tile, uint32_t lines, const PatchTables& tables)
+        : launch_(launch), tile_(tile), lines_(launch, tile, lines, tables), tables_(tables) {}
 
-    // `rows` patches from index `begin` of the tables on, a multiple of 32; those from `live` on are not read, and
-    // become any numbers. Runs are those of a set of the tables. Copies are committed with those after.
-    VLMK_DEVICE void load(const TileSpan& span, int set, int rows, int live, int begin = 0) const {
+    // What can go on beside computation, in a group of copies of its own: nothing is written to the tile. `tile` is one
+    // of the two in the tables.
+    VLMK_DEVICE void start(int tile, const PatchSet& set) const {
+        if constexpr (sizeof(Pixel) == 1)
+            if (by_lines()) lines_.start(TileSpan(tables_.spans[tile]), tables_.runs[tile], set);
+        commit_copies();
+    }
+
+    // The rest, by all threads, one group of copies later. Patches that do not exist become any finite numbers. Copies
+    // are committed with those after.
+    VLMK_DEVICE void finish(int tile, const PatchSet& set) const {
+        const TileSpan span = tables_.spans[tile];
+        if constexpr (sizeof(Pixel) == 1)
+            if (by_lines()) {
+                wait_copies<1>();
+                __syncthreads();
+                return lines_.finish(span, tables_.runs[tile], set);
+            }
         with_access<sizeof(Pixel)>(launch_.tiling, [&](auto vector, auto channels) {
-            load_as<decltype(vector)::value, decltype(channels)::value>(span, tables_.runs[set], rows, live,
-                                                                        tables_.pixels + begin);
+            load_as<decltype(vector)::value, decltype(channels)::value>(span, tables_.runs[tile], set.rows, set.live,
+                                                                        tables_.pixels + set.begin);
         });
     }
 
   private:
+    VLMK_DEVICE bool by_lines() const { return launch_.tiling.line > 0; }
+
     template <int kVector, int kChannels>
     VLMK_DEVICE void load_as(const TileSpan& span, const PatchRun* runs, int rows, int live,
                              const int64_t* pixels) const {
@@ -139,6 +156,7 @@ class PixelTile {
 
     const PatchLaunch& launch_;
     const Tile tile_;
+    const PixelLines<Tile> lines_;
     const PatchTables& tables_;
 };
 

@@ -20,6 +20,10 @@ class PixelWalk {
     VLMK_DEVICE PixelWalk(const PatchTiling& t, const TileSpan& span, int rows)
         : accesses_(span.length * t.channels / kVector), turns_(rows / kWarpLanes * accesses_.value()) {
         const int warps = static_cast<int>(blockDim.x) / kWarpLanes, warp = static_cast<int>(threadIdx.x) / kWarpLanes;
+        // Where a run of a patch is 2 or 4 accesses, the lanes of a turn are dealt to eight patches first: eight lanes
+        // write to a tile together, whose rows are an odd number of 16 bytes apart.
+        const int each = accesses_.value(), lane = lane_index();
+        lane_ = each == 2 || each == 4 ? (lane / (8 * each) * 8 + lane % 8) * each + lane / 8 % each : lane;
         turn_step_ = min(warps, turns_);
         run_step_ = warps / turn_step_;
         first_run_ = warp / turn_step_;
@@ -33,7 +37,7 @@ class PixelWalk {
     VLMK_DEVICE int run_step() const { return run_step_; }
 
     VLMK_DEVICE PixelPlace place(int turn) const {
-        const int access = turn * kWarpLanes + lane_index(), row = accesses_(access);
+        const int access = turn * kWarpLanes + lane_, row = accesses_(access);
         return {row, (access - row * accesses_.value()) * kVector};
     }
 
@@ -46,7 +50,7 @@ class PixelWalk {
   private:
     const Divisor accesses_;
     const int turns_;
-    int first_turn_, turn_step_, first_run_, run_step_;
+    int lane_, first_turn_, turn_step_, first_run_, run_step_;
 };
 
 template <int kNumber>

@@ -62,6 +62,14 @@ int table_bytes(const PatchEmbedProblem& p) {
     return kPatchTableBytes + static_cast<int>(differ ? p.source.channels : 1) * kPatchNormBytes;
 }
 
+// Bytes that go by lines wait behind the `tile_bytes` of tiles; tables are behind what is there, and behind the sums.
+void place_tables(PatchLaunch& launch, int rows, int tile_bytes) {
+    const PatchEmbedProblem& p = launch.problem;
+    go_by_lines(launch.tiling, p, rows, kPatchMostBytes - tile_bytes - table_bytes(p));
+    launch.table_offset =
+        patch_larger(tile_bytes + launch.tiling.line_bytes(), patch_sum_bytes(element_bytes(p.dtype)));
+}
+
 gpu::LaunchPlan plan_kernel(const PatchLaunch& launch, const std::string& image, const std::string& kernel,
                             int64_t blocks, int threads, int shared_bytes) {
     const DType dtype = launch.problem.dtype;
@@ -96,10 +104,10 @@ std::vector<gpu::LaunchPlan> plan_patch_embed_forward(const PatchEmbedProblem& p
     choose_rows(launch, patches);
     launch.weight_bytes = weight_access(p, launch.tiling);
     launch.wide_out = wide_rows(p);
-    const int shared = patch_forward_bytes(element) + table_bytes(p);
+    place_tables(launch, launch.block_rows, patch_forward_bytes(element));
     return {plan_kernel(launch, "forward", std::string("forward_") + name(p.dtype) + "_" + name(p.source.dtype),
                         int64_t{launch.row_blocks} * launch.column_blocks + ceil_divide(prefixes, kPatchPrefixRows),
-                        threads_of(launch.block_rows), shared)};
+                        threads_of(launch.block_rows), launch.table_offset + table_bytes(p))};
 }
 
 namespace {
@@ -128,11 +136,11 @@ struct BackwardCut {
 
 void plan_weight(std::vector<gpu::LaunchPlan>& plans, PatchLaunch launch) {
     const PatchEmbedProblem& p = launch.problem;
-    const int element = element_bytes(p.dtype);
+    place_tables(launch, kPatchDepth, patch_weight_gradient_bytes(element_bytes(p.dtype)));
     plans.push_back(plan_kernel(launch, "backward",
                                 std::string("weight_gradient_") + name(p.dtype) + "_" + name(p.source.dtype),
                                 int64_t{launch.row_blocks} * launch.column_blocks * launch.parts, kPatchThreads,
-                                patch_weight_gradient_bytes(element) + table_bytes(p)));
+                                launch.table_offset + table_bytes(p)));
     if (launch.parts > 1)
         plans.push_back(plan_kernel(launch, "backward", std::string("weight_parts_") + name(p.dtype),
                                     ceil_divide(p.embed * p.source.elements(), kPartThreads), kPartThreads, 0));
@@ -140,16 +148,16 @@ void plan_weight(std::vector<gpu::LaunchPlan>& plans, PatchLaunch launch) {
 
 void plan_pixels(std::vector<gpu::LaunchPlan>& plans, PatchLaunch launch) {
     const PatchEmbedProblem& p = launch.problem;
-    const int element = element_bytes(p.dtype);
     const int64_t patches = p.batch * p.source.patches();
     if (patches == 0) return;
     launch.tiling = make_patch_tiling(p, p.grad_pixels);
     launch.weight_bytes = weight_access(p, launch.tiling);
     launch.column_blocks = launch.tiling.tiles();
     choose_rows(launch, patches);
+    launch.table_offset = patch_pixel_gradient_bytes(element_bytes(p.dtype));
     plans.push_back(plan_kernel(launch, "backward", std::string("pixel_gradient_") + name(p.dtype),
                                 int64_t{launch.row_blocks} * launch.column_blocks, threads_of(launch.block_rows),
-                                patch_pixel_gradient_bytes(element) + table_bytes(p)));
+                                launch.table_offset + table_bytes(p)));
 }
 
 void plan_tokens(std::vector<gpu::LaunchPlan>& plans, const PatchLaunch& launch) {

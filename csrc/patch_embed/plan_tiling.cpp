@@ -1,6 +1,7 @@
 #include "patch_embed/plan_tiling.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "patch_embed/tiles.h"
 
@@ -55,7 +56,49 @@ int choose_vector(const PatchTiling& t, const PatchSource& s, const void* pixels
     return static_cast<int>(vector);
 }
 
+// The widest copy, 16 or 4 bytes, that every line of the images starts at a multiple of; 0 for none.
+int line_access(const PatchTiling& t, const PatchSource& s, const void* pixels, int64_t batch) {
+    for (const int bytes : {16, 4}) {
+        bool all = reinterpret_cast<uintptr_t>(pixels) % bytes == 0;
+        const auto add = [&](int64_t count, int64_t stride) { all = all && (count <= 1 || stride % bytes == 0); };
+        add(batch, s.batch_stride);
+        add(s.grid[0], s.grid_stride[0]);
+        add(s.grid[1], s.grid_stride[1]);
+        add(t.run_count() / (t.frames * t.rows), t.channel_bytes);
+        add(t.frames, t.frame_bytes);
+        add(t.rows, t.row_bytes);
+        if (all) return bytes;
+    }
+    return 0;
+}
+
+// The most groups that tiles are in, which begin at multiples of `rows` patches.
+int most_line_groups(const PatchTiling& t, int rows) {
+    int most = 0;
+    for (int skip = 0; skip < t.line; skip += std::gcd(rows, t.line)) {
+        const int last = skip + rows - 1;
+        most =
+            std::max(most, last / t.line * t.groups_across() + last % t.line / kLinePatches - skip / kLinePatches + 1);
+    }
+    return most;
+}
+
 }  // namespace
+
+void go_by_lines(PatchTiling& t, const PatchEmbedProblem& p, int rows, int most_bytes) {
+    const PatchSource& s = p.source;
+    // What is read four numbers at a time and written as it lies there gains nothing.
+    const bool gains = t.channels == 3 || (t.channels == 1 && t.vector < 4);
+    const bool neighbours = s.pixel_stride[2] == t.channels && s.grid_stride[2] == int64_t{t.run} * t.channels;
+    if (s.dtype != DType::u8 || !gains || !neighbours || t.run % 2 != 0 || t.splits_runs() || s.patches() == 0) return;
+    t.line_access = line_access(t, s, s.data, p.batch);
+    if (t.line_access == 0) return;
+    t.line = static_cast<int>(s.grid[2]);
+    t.line_groups = most_line_groups(t, rows);
+    if (t.line_bytes() > most_bytes || t.line_groups > rows / 2) t.line = t.line_groups = 0;
+    t.run_reciprocal = Reciprocal::of(t.run);
+    t.unit_reciprocal = Reciprocal::of(t.group_units());
+}
 
 PatchTiling make_patch_tiling(const PatchEmbedProblem& p, const void* pixels) {
     const PatchSource& s = p.source;

@@ -16,6 +16,18 @@ struct TileSpan {
     VLMK_HOST_DEVICE VLMK_INLINE int positions() const { return runs * length; }
 };
 
+// Patches of a line that go together (pixel_lines.cuh). Where runs are even their bytes are a multiple of 32: no two
+// groups ask for the same sector.
+constexpr int kLinePatches = 16;
+
+// Divides by d < 2^10 what is less than 2^10: the error of 2^-21 at most is less than 1 / d then.
+struct Reciprocal {
+    uint32_t value = 0;
+
+    VLMK_HOST_DEVICE VLMK_INLINE static Reciprocal of(int d) { return {((1u << 21) + d - 1) / d}; }
+    VLMK_HOST_DEVICE VLMK_INLINE int divide(int x) const { return static_cast<int>(x * value >> 21); }
+};
+
 struct PatchTiling {
     int channels = 1;   // numbers of a position
     int positions = 0;  // of a patch
@@ -28,6 +40,19 @@ struct PatchTiling {
     int frames = 1, rows = 1;
     int64_t channel_bytes = 0, frame_bytes = 0, row_bytes = 0;  // from one to the next
     int64_t position_bytes = 0;
+
+    // Where bytes go by whole lines, which have `line` patches and start at multiples of `line_access` bytes, and the
+    // patches of a tile are in up to `line_groups` groups of kLinePatches; 0 where they do not. With the reciprocals of
+    // what kernels divide by.
+    int line = 0, line_access = 0, line_groups = 0;
+    Reciprocal run_reciprocal, unit_reciprocal;
+
+    VLMK_HOST_DEVICE VLMK_INLINE int groups_across() const { return (line + kLinePatches - 1) / kLinePatches; }
+    VLMK_HOST_DEVICE VLMK_INLINE int group_bytes() const { return kLinePatches * run * channels; }
+    VLMK_HOST_DEVICE VLMK_INLINE int group_units() const { return group_bytes() / line_access; }
+    VLMK_HOST_DEVICE VLMK_INLINE int line_bytes() const {  // of a tile
+        return line_groups * (splits_runs() ? 1 : tile / run) * group_bytes();
+    }
 
     VLMK_HOST_DEVICE VLMK_INLINE int run_count() const { return positions / run; }
     VLMK_HOST_DEVICE VLMK_INLINE bool splits_runs() const { return tile < run; }

@@ -178,6 +178,14 @@ def test_carries() -> None:
         assert got[2] | got[3] << 64 == less % 2**128
 
 
+def test_predicates_with_constants() -> None:
+    """nvcc flips a flag by an exclusive or with -1."""
+    x = np.array([0, 1], np.uint32)
+    for opcode, constant, want in (("xor", -1, [1, 0]), ("xor", 0, [0, 1]), ("and", -1, [0, 1]), ("and", 0, [0, 0]), ("or", -1, [1, 1]), ("or", 0, [0, 1])):  # fmt: skip
+        text = f".reg .pred %t; setp.ne.u32 %t, %a, 0; {opcode}.pred %t, %t, {constant}; selp.u32 %res, 1, 0, %t;"
+        assert list(apply(text, "u32", ("u32", x))) == want, (opcode, constant)
+
+
 @pytest.mark.parametrize("kind", ["u32", "s32", "u64", "s64", "u16", "s16"])
 def test_comparisons(kind: str) -> None:
     x, y = numbers(kind), RNG.permutation(numbers(kind))

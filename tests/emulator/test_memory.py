@@ -247,6 +247,18 @@ def test_asynchronous_copies() -> None:
         assert np.array_equal(out, want)
 
 
+def test_copies_of_different_sizes_are_one_request() -> None:
+    """Every other lane asks for half of its 16 bytes: of all sectors, once."""
+    text = kernel(
+        "and.b32 %r9, %tid, 1; shl.b32 %r9, %r9, 3; sub.s32 %r9, 16, %r9;" + PIPELINE.replace("WAIT", "0").replace("AT]", "512]"),
+        declarations=".shared .align 16 .b8 buffer[1024];",
+    )  # fmt: skip
+    room = np.zeros(2 * 64 * 4, np.uint32)
+    x = room[-(room.ctypes.data // 4) % 8 :][: 64 * 4]
+    counters = run(text, np.zeros((32, 4), np.uint32), x).counters  # type: ignore[attr-defined]
+    assert counters["global_async"] == {"bytes": 512 + 384, "sectors": 32, "ideal_sectors": 16 + 12}
+
+
 def test_mbarrier_orders_producer_and_consumer() -> None:
     """Warp 0 fills shared memory with asynchronous copies that arrive on an mbarrier, warp 1 waits for its phase."""
     text = kernel(

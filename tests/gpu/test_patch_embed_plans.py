@@ -35,19 +35,23 @@ def image(*shape: int, layout: str = "BCHW", dtype: torch.dtype = torch.uint8, o
 
 
 def tiling(plan: dict[str, Any]) -> dict[str, int]:
-    """PatchTiling in PatchLaunch, found by its end: what follows it in the struct is 56 bytes."""
+    """PatchTiling in PatchLaunch, found by its end: what follows it in the struct is 48 bytes."""
     numbers = torch.frombuffer(bytearray(plan["parameters"][-TILING_END:]), dtype=torch.int32).tolist()
     names = ("channels", "positions", "run", "tile", "vector", "granule", "frames", "rows")
-    return dict(zip(names, numbers, strict=False))
+    return {**dict(zip(names, numbers, strict=False)), "line": numbers[16], "line_access": numbers[17]}
 
 
-#: Bytes from PatchTiling to the end of PatchLaunch: 8 numbers and 4 strides, 4 numbers and 2 flags, 4 numbers, a pointer.
-TILING_END = 8 * 4 + 4 * 8 + 4 * 4 + 4 + 4 * 4 + 4 + 8
+#: Bytes from PatchTiling to the end of PatchLaunch: 8 numbers, 4 strides, 5 numbers and a gap; 5 numbers, 2 flags, 4 numbers, a pointer.
+TILING_END = 8 * 4 + 4 * 8 + 6 * 4 + 5 * 4 + 4 + 4 * 4 + 8
 
 CUTS = [  # pixels, weight, packed, what is expected
-    (image(1, 3, 224, 224), (64, 3, 1, 14, 14), 0, {"channels": 1, "run": 14, "tile": 112, "vector": 2}),
-    (image(1, 224, 224, 3, layout="BHWC"), (64, 3, 1, 14, 14), 0, {"channels": 3, "run": 14, "tile": 42, "vector": 2}),
-    (image(1, 3, 224, 224), (64, 3, 1, 16, 16), 0, {"channels": 1, "run": 16, "tile": 128, "vector": 16}),
+    (image(1, 3, 224, 224), (64, 3, 1, 14, 14), 0, {"channels": 1, "run": 14, "tile": 112, "vector": 2, "line": 16, "line_access": 16}),
+    (image(1, 224, 224, 3, layout="BHWC"), (64, 3, 1, 14, 14), 0, {"channels": 3, "run": 14, "tile": 42, "vector": 2, "line": 16}),
+    (image(1, 3, 364, 364), (64, 3, 1, 14, 14), 0, {"line": 26, "line_access": 4}),
+    (image(1, 3, 224, 378), (64, 3, 1, 14, 14), 0, {"line": 0}),  # lines at multiples of 2
+    (image(1, 3, 224, 224, dtype=torch.bfloat16), (64, 3, 1, 14, 14), 0, {"line": 0}),
+    (image(1, 3, 280, 28), (64, 3, 1, 14, 14), 0, {"line": 0}),  # too many of them
+    (image(1, 3, 224, 224), (64, 3, 1, 16, 16), 0, {"channels": 1, "run": 16, "tile": 128, "vector": 16, "line": 0}),
     (image(1, 3, 224, 225), (64, 3, 1, 16, 16), 0, {"run": 16, "tile": 128, "vector": 1}),
     (image(1, 3, 224, 224, offset=2), (64, 3, 1, 16, 16), 0, {"vector": 2}),
     (image(1, 224, 224, 3, layout="BHWC"), (64, 3, 1, 16, 16), 0, {"channels": 3, "tile": 32, "vector": 16}),
