@@ -312,7 +312,7 @@ def _report(
         )
         for direction in ("image to text", "text to image")
     ]
-    facts += history_facts(history)
+    facts += history_facts(history, models=len(models))
     result.lines += [f"{name}: {value}" for name, value in facts]
 
     shown: list[tuple[str, str, Path]] = []
@@ -347,7 +347,7 @@ def _report(
         shown.append(
             (
                 "Loss",
-                "Symmetric contrastive loss over the training steps.",
+                "Contrastive loss over the training steps, the mean of that with captions and that with words.",
                 pictures.loss_curve(history.losses, out / "loss.png", "contrastive loss"),
             )
         )
