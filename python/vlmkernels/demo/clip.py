@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from vlmkernels.demo import pictures, report
 from vlmkernels.demo.augment import augment
 from vlmkernels.demo.drawings import Drawing, Split, find_drawings, images_of, split, words_of
 from vlmkernels.demo.result import CREDIT, Result, history_facts
-from vlmkernels.demo.search import caption_features, closest, drawing_features, fair_scores
+from vlmkernels.demo.search import caption_features, closest, drawing_features, fair_scores, vocabulary_of, words_in
 from vlmkernels.demo.training import History, fit
 from vlmkernels.models.clip import CLIP, CLIPConfig, TextTowerConfig
 from vlmkernels.models.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ class ClipRecipe:
     text_width: int = 96
     text_depth: int = 0  # names of drawings are bags of words: attention between words only memorises them
     context: int = 16
-    steps: int = 300
+    steps: int = 600
     batch: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 2.0
@@ -112,10 +112,6 @@ _SIDED = {
 }
 
 
-#: Words that no drawing shows.
-_GLUE = {"a", "and", "for", "in", "of", "on", "the", "with"}
-
-
 def _has_no_side(drawing: Drawing) -> bool:
     """True if nothing in its captions says that the mirrored drawing would be another one."""
     words = {word for caption in drawing.captions for word in words_of(caption)}
@@ -123,18 +119,19 @@ def _has_no_side(drawing: Drawing) -> bool:
 
 
 class Batch(NamedTuple):
-    """Images (B, 3, H, W) uint8, token ids of their captions (B, S), and token ids of one word out of each caption (B, 3): <start>, the word, <end>."""
+    """Images (B, 3, H, W) uint8, token ids of their captions (B, S), ids of all words of these captions (W,), and the image that each word belongs to (W,)."""
 
     images: Tensor
     captions: Tensor
     words: Tensor
+    owners: Tensor
 
 
 class Pairs:
-    """Endless batches: every concept once an epoch, one of its drawings, one of its captions and one word of that."""
+    """Endless batches: every concept once an epoch, one of its drawings and one of its captions."""
 
     def __init__(self, collection: Collection, tokenizer: Tokenizer, recipe: ClipRecipe, seed: int) -> None:
-        self.collection, self.tokenizer, self.recipe = collection, tokenizer, recipe
+        self.collection, self.recipe = collection, recipe
         self.random = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(seed)
         concepts: dict[str, list[int]] = {}
@@ -142,15 +139,20 @@ class Pairs:
             concepts.setdefault(collection.drawings[n].concept, []).append(n)
         self.concepts = list(concepts.values())
         self.mirrors = torch.tensor([_has_no_side(drawing) for drawing in collection.drawings])
+        captions = dict.fromkeys(caption for n in collection.split.train for caption in collection.drawings[n].captions)
+        self.places = {caption: place for place, caption in enumerate(captions)}
+        self.tokens = tokenizer(list(captions), recipe.context)
+        self.lengths = (self.tokens != tokenizer.pad).sum(1)
+        self.words = words_in(self.tokens, tokenizer)
         self.pending: list[int] = []
 
     def batch(self) -> Batch:
         taken = self.take()
-        captions = [self._caption(n) for n in taken]
-        tokens = self.tokenizer(captions, self.recipe.context)
-        longest = int((tokens != self.tokenizer.pad).sum(1).max())
-        words = self.tokenizer([self._word(caption) for caption in captions], 3)
-        return Batch(self.views(taken), tokens[:, :longest], words)
+        places = torch.tensor([self.places[self._caption(n)] for n in taken])
+        tokens = self.tokens[places]
+        owners, columns = self.words[places].nonzero(as_tuple=True)
+        longest = int(self.lengths[places].max())
+        return Batch(self.views(taken), tokens[:, :longest], tokens[owners, columns], owners)
 
     def take(self) -> list[int]:
         """Indices of the next batch of drawings."""
@@ -180,31 +182,29 @@ class Pairs:
             return captions[0]
         return captions[self.random.integers(len(captions))]
 
-    def _word(self, caption: str) -> str:
-        """One word of the caption that can be seen in a drawing; the caption itself where it has none."""
-        words = [word for word in words_of(caption) if word not in _GLUE] or [caption]
-        return words[self.random.integers(len(words))]
 
+def loss_of(model: CLIP, batch: Batch, vocabulary: Tensor, label_smoothing: float) -> Tensor:
+    """Mean of two contrastive losses over one pass of the image tower: images with their captions, and images with the words of these among all words.
 
-def loss_of(model: CLIP, batch: Batch, label_smoothing: float) -> Tensor:
-    """Mean of two contrastive losses over one pass of the image tower: images with their captions, and images with single words.
-
-    Names of drawings are mostly unique, so captions alone are learned by heart. A word is shared: all images drawn with the same one are its positives, which is what
-    asks for the parts that new names are made of."""
+    Names of drawings are mostly unique, so captions alone are learned by heart. Words are shared, and new names are made of them: an image has to be closer to each
+    of its words than to the rest of the vocabulary, (V, 3) token ids of <start>, the word, <end>. The text tower is a bag of words, so all of them cost little."""
     images = model.image_features(batch.images)
-
-    def against(tokens: Tensor, labels: Literal["diagonal"] | Tensor) -> Tensor:
-        loss: Tensor = contrastive_loss(
-            images,
-            model.text_features(tokens),
-            model.logit_scale,
-            labels=labels,
-            label_smoothing=label_smoothing,
-            normalize=True,
-        )
-        return loss
-
-    return (against(batch.captions, "diagonal") + against(batch.words, batch.words[:, 1])) / 2
+    captions: Tensor = contrastive_loss(
+        images, model.text_features(batch.captions), model.logit_scale, label_smoothing=label_smoothing, normalize=True
+    )
+    # One row a word of a caption. index_select, whose gradient is summed in one order whatever the number of threads.
+    words: Tensor = contrastive_loss(
+        images.index_select(0, batch.owners),
+        model.text_features(vocabulary),
+        model.logit_scale,
+        labels=(batch.words, vocabulary[:, 1]),
+        label_smoothing=label_smoothing,
+        symmetric=False,  # most words are of no image of the batch
+        reduction="none",
+        normalize=True,
+    )
+    share = 1 / torch.bincount(batch.owners, minlength=len(images))[batch.owners]
+    return (captions + (words * share).sum() / len(images)) / 2
 
 
 def make_model(recipe: ClipRecipe, vocabulary: int) -> CLIP:
@@ -222,9 +222,10 @@ def train(collection: Collection, tokenizer: Tokenizer, recipe: ClipRecipe, seed
     torch.manual_seed(seed)
     model = make_model(recipe, len(tokenizer))
     pairs = Pairs(collection, tokenizer, recipe, seed)
+    vocabulary = vocabulary_of(tokenizer)
     history = fit(
         model,
-        lambda: loss_of(model, pairs.batch(), recipe.label_smoothing),
+        lambda: loss_of(model, pairs.batch(), vocabulary, recipe.label_smoothing),
         steps=recipe.steps,
         batch=recipe.batch,
         learning_rate=recipe.learning_rate,
@@ -292,11 +293,11 @@ def _report(
     training, held_out = collection.split.train, collection.split.held_out
     names = collection.captions(held_out)
     drawings = drawing_features(models, collection.images, recipe.views, recipe.color, seed)
-    known = caption_features(models, tokenizer(collection.captions(training), recipe.context))
+    known = caption_features(models, tokenizer, collection.captions(training), recipe.context)
     hubs = closest(drawings, known, recipe.neighbours)
 
     def compare(captions: Sequence[str], candidates: Sequence[int]) -> Tensor:
-        features = caption_features(models, tokenizer(list(captions), recipe.context))
+        features = caption_features(models, tokenizer, captions, recipe.context)
         caption_hubs = closest(features, drawings[training], recipe.neighbours)
         return fair_scores(features, drawings[list(candidates)], caption_hubs, hubs[list(candidates)])
 
@@ -311,7 +312,7 @@ def _report(
         )
         for direction in ("image to text", "text to image")
     ]
-    facts += history_facts(history)
+    facts += history_facts(history, models=len(models))
     result.lines += [f"{name}: {value}" for name, value in facts]
 
     shown: list[tuple[str, str, Path]] = []
@@ -346,7 +347,7 @@ def _report(
         shown.append(
             (
                 "Loss",
-                "Symmetric contrastive loss over the training steps.",
+                "Contrastive loss over the training steps, the mean of that with captions and that with words.",
                 pictures.loss_curve(history.losses, out / "loss.png", "contrastive loss"),
             )
         )

@@ -21,13 +21,14 @@ class Result:
     files: list[Path] = field(default_factory=list)
 
 
-def history_facts(history: History, unit: str = "images") -> list[tuple[str, str]]:
-    """Loss, speed and shares as rows of a table."""
+def history_facts(history: History, unit: str = "images", models: int = 1) -> list[tuple[str, str]]:
+    """Loss, speed and shares as rows of a table; seconds and items of the history are of all `models`, loss and shares of one."""
     if not history.losses:
         return []
+    steps = f"{models} models of {len(history.losses)} steps" if models > 1 else f"{len(history.losses)} steps"
     shares = sorted(history.shares.items(), key=lambda item: -item[1])
     return [
-        ("training", f"{len(history.losses)} steps in {history.seconds:.1f} s, {history.rate:.0f} {unit}/s"),
+        ("training", f"{steps} in {history.seconds:.1f} s, {history.rate:.0f} {unit}/s"),
         (
             "loss",
             f"{history.losses[0]:.3f} at the first step, {sum(history.losses[-20:]) / len(history.losses[-20:]):.3f} over the last ones",

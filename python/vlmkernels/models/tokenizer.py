@@ -20,6 +20,7 @@ class Tokenizer:
     """Text to padded token ids and back. Special tokens: <pad> 0, <start> 1, <end> 2, <unknown> 3, <image> 4."""
 
     pad, start, end, unknown, image = range(5)
+    first_word = len(_SPECIAL)
 
     def __init__(self, backend: tokenizers.Tokenizer) -> None:
         self.backend = backend
@@ -76,5 +77,5 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int] | Tensor) -> str:
         """The text of the tokens, special ones left out."""
-        plain = [int(i) for i in ids if int(i) >= len(_SPECIAL) or int(i) == self.unknown]
+        plain = [int(i) for i in ids if int(i) >= self.first_word or int(i) == self.unknown]
         return str(self.backend.decode(plain, skip_special_tokens=False))

@@ -1,4 +1,6 @@
-"""Argument checks of the contrastive losses, and what both losses make of their arguments."""
+"""Argument checks of the contrastive losses, and what both losses make of their arguments.
+
+isinstance takes tuples here: torch.compile of torch 2.4 cannot trace a union."""
 
 from __future__ import annotations
 
@@ -67,7 +69,7 @@ def number(name: str, value: Any, image: Tensor) -> Tensor:
         if value.device != image.device:
             raise ValueError(f"{name} is on {value.device} and image on {image.device}; move it to that device")
         return value.reshape(()).to(dtype)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is {type(value).__name__}; give a number or a tensor of one element")
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}; give a finite number (the linear multiplier, not its logarithm)")
@@ -77,7 +79,7 @@ def number(name: str, value: Any, image: Tensor) -> Tensor:
 def labels(given: Any, label_offset: Any, image: Tensor, text: Tensor) -> tuple[int, Tensor | None, Tensor | None, int]:
     """(code, image groups, text groups, offset)."""
     rows, columns = image.shape[0], text.shape[0]
-    if isinstance(label_offset, bool) or not isinstance(label_offset, int | torch.SymInt):
+    if isinstance(label_offset, bool) or not isinstance(label_offset, (int, torch.SymInt)):
         raise TypeError(f"label_offset is {type(label_offset).__name__}; give an int")
     if given is None:
         return NONE, None, None, 0
@@ -96,7 +98,7 @@ def labels(given: Any, label_offset: Any, image: Tensor, text: Tensor) -> tuple[
                 f"labels is one tensor with {rows} images and {columns} texts; give a pair (image ids, text ids) for sides of different length"
             )
         given = (given, given)
-    if not isinstance(given, tuple | list) or len(given) != 2:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError(
             f'labels is {type(given).__name__}; use "diagonal", a tensor of group ids, or a pair of such tensors'
         )
@@ -128,7 +130,7 @@ def check_reduction(reduction: Any, symmetric: bool, image: Tensor, text: Tensor
 
 
 def check_smoothing(label_smoothing: Any) -> float:
-    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, int | float):
+    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, (int, float)):
         raise TypeError(f"label_smoothing is {type(label_smoothing).__name__}; give a number in [0, 1]")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"label_smoothing is {label_smoothing}; give a number in [0, 1]")
