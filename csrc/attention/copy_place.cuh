@@ -38,7 +38,8 @@ VLMK_DEVICE CopyPlace copy_place(int rows) {
     } else {
         constexpr int kRest = kChunks % 8, kEights = kChunks - kRest;
         const int first = thread / (8 * kChunks) * 8, count = min(8, rows - first), number = thread - first * kChunks;
-        if (number < count * kEights) return {first + number / kEights, number % kEights};
+        if constexpr (kEights > 0)
+            if (number < count * kEights) return {first + number / kEights, number % kEights};
         // An odd number is its own inverse modulo 8: so many rows on, a row starts kRest groups of banks further.
         constexpr int kApart = kRest * kPitch % 8, kCycle = kRest % 4 == 2 ? 4 : 2;
         const int rest = number - count * kEights, turn = rest / kRest;
