@@ -18,9 +18,9 @@ void require_aligned(const AttentionProblem& p, const HeadTensor& t, bool query,
     const auto starts = [&](int64_t count, int64_t stride) { return count <= 1 || stride * element % kLoadBytes == 0; };
     require(reinterpret_cast<uintptr_t>(t.data) % kLoadBytes == 0 && starts(p.batch, t.batch_stride) &&
                 starts(heads, t.head_stride) && starts(rows, t.row_stride),
-            std::string(argument) + " must have rows that start at multiples of 16 bytes: call .contiguous()");
-    require(rows <= 1 || t.row_stride * element <= kMaxRowBytes,
-            std::string(argument) + " must have rows less than 2 GB apart: call .contiguous()");
+            argument, " must have rows that start at multiples of 16 bytes: call .contiguous()");
+    require(rows <= 1 || t.row_stride * element <= kMaxRowBytes, argument,
+            " must have rows less than 2 GB apart: call .contiguous()");
 }
 
 }  // namespace

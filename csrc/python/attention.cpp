@@ -15,8 +15,8 @@ namespace {
 
 // (B, H, S, D), or packed (T, H, D).
 HeadTensor head_tensor(const TensorView& t, const char* argument) {
-    require(t.shape[t.ndim - 1] <= 1 || t.stride[t.ndim - 1] == 1,
-            std::string(argument) + " must be contiguous in its last dimension");
+    require(t.shape[t.ndim - 1] <= 1 || t.stride[t.ndim - 1] == 1, argument,
+            " must be contiguous in its last dimension");
     if (t.ndim == 3) return {t.data, 0, t.stride[1], t.stride[0]};
     return {t.data, t.stride[0], t.stride[1], t.stride[2]};
 }
@@ -80,7 +80,7 @@ float* lse_like(const AttentionProblem& p, const TensorView& t, const char* argu
         expect(t, argument, DType::f32, {p.heads_q, p.seqlen_q});
     else
         expect(t, argument, DType::f32, {p.batch, p.heads_q, p.seqlen_q});
-    require(t.contiguous(), std::string(argument) + " must be contiguous");
+    require(t.contiguous(), argument, " must be contiguous");
     return static_cast<float*>(t.data);
 }
 
@@ -176,6 +176,9 @@ AttentionProblem backward_problem(Execution& execution, py::handle grad_out, py:
 
 void run_cpu(const AttentionProblem& p, bool backward) {
     if (backward) VLMK_CALL_ACTIVE_ISA(attention_backward, p)
+    // Setting up tile registers takes longer than a few keys.
+    VLMK_ON_X86(constexpr int64_t kFewKeys = 16;
+                if (active_isa() == Isa::amx_bf16 && p.seqlen_k <= kFewKeys) return avx512_bf16::attention_forward(p);)
     VLMK_CALL_ACTIVE_ISA(attention_forward, p)
 }
 

@@ -29,8 +29,8 @@ Measured compute(int64_t rounds, int threads) {
 TensorView memory(py::handle tensor, const char* argument, int threads) {
     check_threads(threads);
     const TensorView found = view(tensor, argument);
-    require(found.dtype == DType::f32 && found.ndim == 1 && found.contiguous() && found.shape[0] >= threads,
-            std::string(argument) + " must be a contiguous float32 vector with at least one element a thread");
+    require(found.dtype == DType::f32 && found.ndim == 1 && found.contiguous() && found.shape[0] >= threads, argument,
+            " must be a contiguous float32 vector with at least one element a thread");
     return found;
 }
 

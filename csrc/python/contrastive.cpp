@@ -25,7 +25,7 @@ T* vector(Execution& execution, py::handle tensor, const char* argument, DType d
     const TensorView t = execution.view(tensor, argument, access);
     if (tensor.is_none()) return nullptr;
     expect(t, argument, dtype, {count});
-    require(t.contiguous(), std::string(argument) + " must be contiguous");
+    require(t.contiguous(), argument, " must be contiguous");
     return static_cast<T*>(t.data);
 }
 
@@ -38,8 +38,7 @@ const float* number(Execution& execution, py::handle tensor, const char* argumen
 
 Features features(Execution& execution, const TensorView& t, const char* argument, py::handle factor,
                   py::handle group) {
-    require(t.ndim == 2 && (t.shape[1] <= 1 || t.stride[1] == 1),
-            std::string(argument) + " must be (count, D), contiguous in D");
+    require(t.ndim == 2 && (t.shape[1] <= 1 || t.stride[1] == 1), argument, " must be (count, D), contiguous in D");
     Features f;
     f.data = t.data;
     f.count = t.shape[0];
@@ -77,7 +76,7 @@ Statistics statistics(Execution& execution, py::handle tensor, const char* argum
                       Access access = Access::read) {
     const TensorView t = execution.view(tensor, argument, access);
     expect(t, argument, DType::f32, {lines, count});
-    require(t.contiguous(), std::string(argument) + " must be contiguous");
+    require(t.contiguous(), argument, " must be contiguous");
     float* data = static_cast<float*>(t.data);
     return {data, data + count, data + 2 * count, lines == 4 ? data + 3 * count : nullptr};
 }

@@ -53,8 +53,8 @@ TensorView Execution::view(py::handle tensor, const char* argument, Access acces
     if (tensor.is_none()) return t;
     if (first_) device_ = t.device;
     first_ = false;
-    require(t.device == device_, std::string(argument) + " is on another device than the first tensor");
-    require(t.device == kHost || backend_ == Backend::cuda, std::string(argument) + " is not on the CPU");
+    require(t.device == device_, argument, " is on another device than the first tensor");
+    require(t.device == kHost || backend_ == Backend::cuda, argument, " is not on the CPU");
     if (backend_ == Backend::emulator && t.elements() > 0) regions_.push_back(region_of(t, argument, access));
     return t;
 }

@@ -29,9 +29,9 @@ struct Shape {
         const int first = splits ? 1 : 0;
         bool same = t.ndim == first + rows + (head_dim ? 1 : 0) && t.dtype == dtype;
         for (int i = 0; same && i < t.ndim; ++i) same = t.shape[i] == size[i + 1 - first];
-        require(same, std::string(argument) + " must be " + name(dtype) + " with the sizes of outputs");
-        require(!head_dim || size[rows + 1] <= 1 || t.stride[t.ndim - 1] == 1,
-                std::string(argument) + " must be contiguous in its last dimension");
+        require(same, argument, " must be ", name(dtype), " with the sizes of outputs");
+        require(!head_dim || size[rows + 1] <= 1 || t.stride[t.ndim - 1] == 1, argument,
+                " must be contiguous in its last dimension");
         SplitTensor made;
         made.data = t.data;
         made.split_stride = splits ? t.stride[0] : 0;

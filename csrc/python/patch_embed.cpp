@@ -14,7 +14,7 @@ namespace {
 bool is_kernel_dtype(DType dtype) { return dtype == DType::f32 || dtype == DType::bf16 || dtype == DType::f16; }
 
 const void* contiguous_data(const TensorView& t, const char* argument) {
-    require(t.contiguous(), std::string(argument) + " must be contiguous");
+    require(t.contiguous(), argument, " must be contiguous");
     return t.data;
 }
 

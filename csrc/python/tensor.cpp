@@ -52,9 +52,9 @@ const dlpack::ExchangeApi* exchange_api() {
 TensorView from_table(py::handle tensor, const char* argument) {
     dlpack::Tensor borrowed;
     if (exchange_api()->dltensor_from_py_object_no_sync(tensor.ptr(), &borrowed) != 0) throw py::error_already_set();
-    require(borrowed.device.type == dlpack::kCpu || borrowed.device.type == dlpack::kCuda,
-            std::string(argument) + " is neither on the CPU nor on a CUDA device");
-    require(borrowed.ndim <= kMaxDims, std::string(argument) + " has too many dimensions");
+    require(borrowed.device.type == dlpack::kCpu || borrowed.device.type == dlpack::kCuda, argument,
+            " is neither on the CPU nor on a CUDA device");
+    require(borrowed.ndim <= kMaxDims, argument, " has too many dimensions");
     TensorView v;
     v.data = static_cast<char*>(borrowed.data) + borrowed.byte_offset;
     v.dtype = dtype_of(borrowed.dtype);
@@ -78,14 +78,14 @@ TensorView from_attributes(py::handle tensor, const char* argument) {
         {torch.attr("int32"), DType::i32},   {torch.attr("int64"), DType::i64}};
     const py::object device = tensor.attr("device");
     const std::string kind = py::str(device.attr("type"));
-    require(kind == "cpu" || kind == "cuda", std::string(argument) + " is neither on the CPU nor on a CUDA device");
+    require(kind == "cpu" || kind == "cuda", argument, " is neither on the CPU nor on a CUDA device");
     TensorView v;
     v.device = kind == "cuda" ? device.attr("index").cast<int>() : kHost;
     const py::object dtype = tensor.attr("dtype");
     for (const auto& [object, value] : known)
         if (dtype.is(object)) v.dtype = value;
     const py::tuple shape = py::tuple(tensor.attr("shape")), stride = py::tuple(tensor.attr("stride")());
-    require(shape.size() <= kMaxDims, std::string(argument) + " has too many dimensions");
+    require(shape.size() <= kMaxDims, argument, " has too many dimensions");
     v.ndim = static_cast<int>(shape.size());
     for (int i = 0; i < v.ndim; ++i) {
         v.shape[i] = shape[i].cast<int64_t>();
@@ -122,7 +122,7 @@ TensorView view_anywhere(py::handle tensor, const char* argument) {
 
 TensorView view(py::handle tensor, const char* argument) {
     const TensorView v = view_anywhere(tensor, argument);
-    require(v.device == kHost, std::string(argument) + " is not on the CPU");
+    require(v.device == kHost, argument, " is not on the CPU");
     return v;
 }
 

@@ -39,7 +39,7 @@ class ClipRecipe:
     text_width: int = 96
     text_depth: int = 0  # names of drawings are bags of words: attention between words only memorises them
     context: int = 16
-    steps: int = 600
+    steps: int = 500
     batch: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 2.0
