@@ -54,12 +54,12 @@ class OnlineColumns {
         stride_ = panel_.padded_columns();
         for (SoftmaxState& state : state_) state = {};
         empty_ = true;
-        pack_queries();
     }
 
     // Keys [begin, end): rows of K, for tiles whole vectors of them, and columns of V.
     void add_keys(int64_t begin, int64_t end, const LeftSide<U>& keys, const LeftSide<U>& values) {
         const int64_t count = end - begin;
+        if (empty_) pack_queries();
         product<U>(false, U::kTiles ? whole_vectors(count) : count, keys,
                    {panel_, units<U>(p.head_dim), queries_.get()}, scores_.get(), stride_);
         const float factor = finish_columns(p, s, block, begin, end, scores_.get(), stride_);
