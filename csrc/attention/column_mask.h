@@ -9,18 +9,6 @@ namespace vlmk::VLMK_ISA {
 
 namespace detail {
 
-// True if every row of the block sees every tile that keys [begin, end) belong to.
-template <class Block>
-bool every_tile_visible(const AttentionProblem& p, const Sequence& s, const Block& block, int64_t begin, int64_t end) {
-    const FlagTensor& visible = p.visible;
-    for (int64_t r = 0; r < block.count; ++r) {
-        const bool* row = visible.data + s.index * visible.batch_stride + block.rows[r].position * visible.row_stride;
-        for (int64_t tile = begin / p.tokens_per_tile; tile <= (end - 1) / p.tokens_per_tile; ++tile)
-            if (!row[tile * visible.column_stride]) return false;
-    }
-    return true;
-}
-
 template <class Block>
 bool any_row_is_padding(const AttentionProblem& p, const Sequence& s, const Block& block) {
     const FlagTensor& padding = p.query_padding;
@@ -73,7 +61,7 @@ template <class Block>
 float finish_columns(const AttentionProblem& p, const Sequence& s, const Block& block, int64_t begin, int64_t end,
                      float* scores, int64_t stride, float* slopes = nullptr) {
     const bool in_columns = scales_late(p) && p.mask.data == nullptr &&
-                            (p.visible.data == nullptr || detail::every_tile_visible(p, s, block, begin, end)) &&
+                            (p.visible.data == nullptr || !has_tile(p, s, block, begin, end, false)) &&
                             (p.query_padding.data == nullptr || !detail::any_row_is_padding(p, s, block));
     if (in_columns) {
         bool all = true;

@@ -1,21 +1,4 @@
-// Attention forward on the GPU in float16, the kernels for each tile of forward_tiles.h.
+// Attention forward on the GPU in float16.
 #include "attention/forward.cuh"
 
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 0, 64)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 1, 72)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 2, 80)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 3, 88)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 4, 96)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 5, 104)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 6, 112)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 7, 128)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 8, 64_padded)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 9, 128_padded)
-VLMK_FORWARD_KERNEL(float16, vlmk::f16, 10, 256_padded)
-
-VLMK_RESIDENT_KERNEL(float16, vlmk::f16, 0, 64)
-VLMK_RESIDENT_KERNEL(float16, vlmk::f16, 1, 72)
-VLMK_RESIDENT_KERNEL(float16, vlmk::f16, 2, 80)
-VLMK_RESIDENT_KERNEL(float16, vlmk::f16, 3, 88)
-VLMK_RESIDENT_KERNEL(float16, vlmk::f16, 4, 96)
-VLMK_RESIDENT_KERNEL(float16, vlmk::f16, 5, 104)
+VLMK_FORWARD_KERNELS_OF_16_BITS(float16, vlmk::f16)

@@ -10,14 +10,15 @@ inline void hide(float* scores, int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) scores[j] = -kInfinity;
 }
 
-// True if some row of the block sees one of the tiles that keys [begin, end) belong to.
+// True if for some row of the block and some tile that keys [begin, end) belong to, whether it is visible is as given.
 template <class Block>
-bool any_tile_visible(const AttentionProblem& p, const Sequence& s, const Block& block, int64_t begin, int64_t end) {
+bool has_tile(const AttentionProblem& p, const Sequence& s, const Block& block, int64_t begin, int64_t end,
+              bool visibility) {
     const FlagTensor& visible = p.visible;
     for (int64_t r = 0; r < block.count; ++r) {
         const bool* row = visible.data + s.index * visible.batch_stride + block.rows[r].position * visible.row_stride;
         for (int64_t tile = begin / p.tokens_per_tile; tile <= (end - 1) / p.tokens_per_tile; ++tile)
-            if (row[tile * visible.column_stride]) return true;
+            if (row[tile * visible.column_stride] == visibility) return true;
     }
     return false;
 }
@@ -26,7 +27,7 @@ bool any_tile_visible(const AttentionProblem& p, const Sequence& s, const Block&
 template <class Block>
 bool invisible(const AttentionProblem& p, const Sequence& s, const Block& block, int64_t begin, int64_t end) {
     if (end <= block.low || block.high <= begin) return true;
-    return p.visible.data != nullptr && !any_tile_visible(p, s, block, begin, end);
+    return p.visible.data != nullptr && !has_tile(p, s, block, begin, end, true);
 }
 
 inline void apply_tiles(const AttentionProblem& p, const Sequence& s, const Row& row, int64_t begin, int64_t end,
