@@ -24,25 +24,27 @@ constexpr int64_t kRowsAhead = 16;
 // Backward: the keys of a head are cut into chunks with their own dK, dV and partial dQ until this many tasks exist.
 constexpr int64_t kBackwardTasks = 16;
 
-// Keys of a block at most. Long blocks save rescaling and sums per row; a block's packed keys and values and the scores
-// of its rows take up to half of the second-level cache.
-VLMK_INLINE int64_t max_keys(int64_t head_dim) {
-    constexpr int64_t kShortest = 128, kLongest = 640, kNumber = 4;
-    const int64_t bytes_per_key = kNumber * (2 * head_dim + kBackwardRows);
-    return std::clamp(cache_sizes().second / 2 / bytes_per_key, kShortest, kLongest);
-}
+// Keys of a block: its scores, probabilities and packed keys and values, with the rows' queries and output, stay in the
+// first-level cache (forward) or pass through it while little of them is written back (backward).
+constexpr int64_t kForwardKeys = 64, kBackwardKeys = 128;
 
-// [0, total) in equal blocks, each a multiple of 16 but the last.
+// [0, total) in blocks of `size` keys. The last one is longer rather than followed by a short one, whose row of tiles
+// would be mostly zeros.
 struct KeyBlocks {
-    int64_t total, count, size;
+    int64_t total, size, count;
+    int64_t longest;  // of all blocks at least, and a multiple of 16: room for whole tiles
 
-    VLMK_INLINE KeyBlocks(int64_t keys, int64_t head_dim)
-        : total(keys), count((keys + max_keys(head_dim) - 1) / max_keys(head_dim)) {
-        size = count > 0 ? ((keys + count - 1) / count + 15) / 16 * 16 : 0;
-        count = count > 0 ? (keys + size - 1) / size : 0;
-    }
+    VLMK_INLINE KeyBlocks(int64_t keys, int64_t block_size)
+        : total(keys),
+          size(block_size),
+          count(keys > kRest ? (keys - kRest + size - 1) / size : keys > 0),
+          longest(count == 1 ? (keys + kRest - 1) / kRest * kRest : size + kRest) {}
     VLMK_INLINE int64_t begin(int64_t block) const { return block * size; }
-    VLMK_INLINE int64_t length(int64_t block) const { return block + 1 < count ? size : total - begin(block); }
+    VLMK_INLINE int64_t end(int64_t block) const { return block + 1 < count ? begin(block + 1) : total; }
+    VLMK_INLINE int64_t length(int64_t block) const { return end(block) - begin(block); }
+
+  private:
+    static constexpr int64_t kRest = 16;
 };
 
 }  // namespace vlmk

@@ -64,9 +64,7 @@ float finish_columns(const AttentionProblem& p, const Sequence& s, const Block& 
                             (p.visible.data == nullptr || !has_tile(p, s, block, begin, end, false)) &&
                             (p.query_padding.data == nullptr || !detail::any_row_is_padding(p, s, block));
     if (in_columns) {
-        bool all = true;
-        for (int64_t r = 0; r < block.count; ++r) all = all && block.rows[r].sees_all(begin, end);
-        if (!all) detail::hide_out_of_range(block, begin, end, scores, stride);
+        if (!block.all_see(begin, end)) detail::hide_out_of_range(block, begin, end, scores, stride);
         return p.scale * kLog2E;
     }
     const int64_t count = end - begin, padded = (count + kLanes - 1) / kLanes * kLanes,

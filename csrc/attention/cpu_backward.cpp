@@ -84,8 +84,8 @@ class ChunkKeys {
   public:
     ChunkKeys(const AttentionProblem& p, const Sequence& s, int64_t head, const KeyBlocks& blocks, Chunk chunk)
         : rows_(p.head_dim),
-          columns_(blocks.size, p.head_dim),
-          block_size_(blocks.size * rows_.stride),
+          columns_(blocks.longest, p.head_dim),
+          block_size_(blocks.longest * rows_.stride),
           keys_(chunk.blocks * block_size_),
           values_(chunk.blocks * block_size_),
           transposed_(chunk.blocks * columns_.size) {
@@ -176,14 +176,14 @@ void backward_chunk(const AttentionProblem& p, const Sequence& s, int64_t head, 
     const int64_t d = p.head_dim, d_padded = Panels(d).padded_columns();
     const ChunkKeys<T> packed(p, s, head, blocks, chunk);
     const int64_t first_key = blocks.begin(chunk.first_block),
-                  keys = std::min(chunk.blocks * blocks.size, s.seqlen_k - first_key);
+                  keys = blocks.end(chunk.first_block + chunk.blocks - 1) - first_key;
     Buffer<float> grad_key(keys * d_padded), grad_value(keys * d_padded);
     fill_zero(grad_key.get(), keys * d_padded);
     fill_zero(grad_value.get(), keys * d_padded);
-    const int64_t block_floats = (blocks.size + kLanes) * kBackwardRows;
+    const int64_t block_floats = (blocks.longest + kLanes) * kBackwardRows;
     Buffer<float> scores(block_floats), grads(block_floats), softcap_slopes(p.softcap != 0.0f ? block_floats : 0);
     Buffer<float> grad_query(d_padded * kBackwardRows), grad_query_rows(d_padded * kBackwardRows);
-    Slopes<U> slopes(blocks.size);
+    Slopes<U> slopes(blocks.longest);
 
     const ProductScope scope;
     for (int64_t rb = 0; rb < row_blocks<kBackwardRows>(p, s); ++rb) {
@@ -258,17 +258,17 @@ void backward(const AttentionProblem& p) {
     }
     const int64_t heads = p.batch * p.heads_k;
     if (heads == 0) return;
-    const int64_t chunks = chunks_of(p, KeyBlocks(p.seqlen_k, p.head_dim));
+    const int64_t chunks = chunks_of(p, KeyBlocks(p.seqlen_k, kBackwardKeys));
     if (chunks == 1 || p.cu_seqlens_q != nullptr) {
         parallel_for(heads, p.threads, [&](int64_t task) {
             const Sequence s(p, task / p.heads_k);
-            const KeyBlocks blocks(s.seqlen_k, p.head_dim);
+            const KeyBlocks blocks(s.seqlen_k, kBackwardKeys);
             backward_chunk<T>(p, s, task % p.heads_k, blocks, {0, blocks.count}, nullptr);
         });
         return;
     }
     // Few heads: the chunks of a head run side by side, each with its own part of dQ.
-    const KeyBlocks blocks(p.seqlen_k, p.head_dim);
+    const KeyBlocks blocks(p.seqlen_k, kBackwardKeys);
     const int64_t chunk_stride = p.heads_q / p.heads_k * p.seqlen_q * p.head_dim;
     Buffer<float> partial(heads * chunks * chunk_stride);
     parallel_for(heads * chunks, p.threads, [&](int64_t task) {

@@ -22,11 +22,13 @@ void pack_block(const AttentionProblem& p, const Sequence& s, int64_t head, cons
     if (any_row_sees(p, s, head, begin, begin + length)) packed.pack(p, s, head, begin, length, block);
 }
 
-template <class T>
+// `before_block` is called in front of every block of keys.
+template <class T, class Before>
 void attend(OnlineColumns<T>& panel, int64_t key_head, int64_t first_row, const KeyBlocks& blocks,
-            const PackedKeys<T>& packed) {
+            const PackedKeys<T>& packed, const Before& before_block) {
     panel.start(key_head, first_row);
     for (int64_t b = 0; b < blocks.count; ++b) {
+        before_block(b);
         const int64_t begin = blocks.begin(b), end = begin + blocks.length(b);
         if (invisible(panel.p, panel.s, panel.block, begin, end)) continue;
         panel.add_keys(begin, end, packed.keys(b), packed.values(b));
@@ -58,14 +60,14 @@ void attend_head(const AttentionProblem& p, int64_t index) {
         stream_keys(panel, head, 0, s.seqlen_k);
         return panel.write();
     }
-    const KeyBlocks blocks(s.seqlen_k, p.head_dim);
-    PackedKeys<T> packed(blocks.count, blocks.size, p.head_dim);
+    const KeyBlocks blocks(s.seqlen_k, kForwardKeys);
+    PackedKeys<T> packed(blocks.count, blocks.longest, p.head_dim);
     for (int64_t b = 0; b < blocks.count; ++b) pack_block(p, s, head, blocks, b, packed);
-    OnlineColumns<T> panel(p, s, blocks.size);
+    OnlineColumns<T> panel(p, s, blocks.longest);
     const NextHead<T> next(p, index);
     for (int64_t r = 0; r < blocks_of_rows; ++r) {
-        next.ask_for_part(r, blocks_of_rows);
-        attend(panel, head, r * kPanelRows, blocks, packed);
+        attend(panel, head, r * kPanelRows, blocks, packed,
+               [&](int64_t b) { next.ask_for_part(r * blocks.count + b, blocks_of_rows * blocks.count); });
     }
 }
 
@@ -110,13 +112,13 @@ void forward(const AttentionProblem& p) {
     for (int64_t task = 0; task < heads; ++task) {
         const Sequence s(p, task / p.heads_k);
         const int64_t head = task % p.heads_k;
-        const KeyBlocks blocks(s.seqlen_k, p.head_dim);
-        PackedKeys<T> packed(blocks.count, blocks.size, p.head_dim);
+        const KeyBlocks blocks(s.seqlen_k, kForwardKeys);
+        PackedKeys<T> packed(blocks.count, blocks.longest, p.head_dim);
         parallel_for(blocks.count, p.threads, [&](int64_t b) { pack_block(p, s, head, blocks, b, packed); });
         parallel_for(row_blocks<kPanelRows>(p, s), p.threads, [&](int64_t r) {
             const ProductScope scope;
-            OnlineColumns<T> panel(p, s, blocks.size);
-            attend(panel, head, r * kPanelRows, blocks, packed);
+            OnlineColumns<T> panel(p, s, blocks.longest);
+            attend(panel, head, r * kPanelRows, blocks, packed, [](int64_t) {});
         });
     }
 }

@@ -30,13 +30,13 @@ void stream_keys(OnlineColumns<T>& panel, int64_t key_head, int64_t first, int64
 class Parts {
   public:
     Parts(int64_t count, int64_t rows, int64_t out_stride)
-        : rows_(rows), stride_(out_stride), out_(count * rows * out_stride), max_(count * rows), sum_(count * rows) {}
+        : rows_(rows), stride_(out_stride), out_(count * rows * out_stride), reference_(count * rows), sum_(count * rows) {}
 
     template <class T>
     void keep(int64_t part, const OnlineColumns<T>& panel) {
         panel.rows_of_sums(out_.get() + part * rows_ * stride_, stride_);
         for (int64_t r = 0; r < rows_; ++r)
-            max_[part * rows_ + r] = panel.max(r), sum_[part * rows_ + r] = panel.sum(r);
+            reference_[part * rows_ + r] = panel.reference(r), sum_[part * rows_ + r] = panel.sum(r);
     }
 
     // Parts [first, last) of a row as one, in their order: the output is left in the first.
@@ -46,11 +46,11 @@ class Parts {
     };
     Merged merge(int64_t first, int64_t last, int64_t row) {
         SoftmaxState all;
-        for (int64_t i = first; i < last; ++i) all.max = max(splat(max_[i * rows_ + row]), all.max);
+        for (int64_t i = first; i < last; ++i) all.reference = max(splat(reference_[i * rows_ + row]), all.reference);
         float* out = out_.get() + (first * rows_ + row) * stride_;
         for (int64_t i = first; i < last; ++i) {
             const float sum = sum_[i * rows_ + row];
-            const Vec factor = sum == 0.0f ? Vec{} : exp2(splat(max_[i * rows_ + row]) - all.max);
+            const Vec factor = sum == 0.0f ? Vec{} : exp2(splat(reference_[i * rows_ + row]) - all.reference);
             all.sum += splat(sum) * factor;
             const float* part = out_.get() + (i * rows_ + row) * stride_;
             for (int64_t c = 0; c < stride_; c += kLanes) {
@@ -64,7 +64,7 @@ class Parts {
 
   private:
     int64_t rows_, stride_;
-    Buffer<float> out_, max_, sum_;
+    Buffer<float> out_, reference_, sum_;
 };
 
 }  // namespace vlmk::VLMK_ISA

@@ -1,5 +1,5 @@
 // A panel of query rows on its way through the keys. Rows of queries are columns here,
-//     S^T = K Q^T,  P^T = 2^(S^T - max),  O^T = O^T * rescale + V^T P^T,
+//     S^T = K Q^T,  P^T = 2^(S^T - reference),  O^T = O^T * rescale + V^T P^T,
 // so that the softmax works on whole vectors of rows and P^T is a right-hand side as it is made.
 #pragma once
 #include "attention/blocks.h"
@@ -44,8 +44,7 @@ class OnlineColumns {
           queries_(packed_size<U>(problem.head_dim, kPanelRows)),
           scores_((max_keys + kLanes) * kPanelRows),
           probabilities_(U::kDepth > 1 ? units<U>(max_keys) * kPanelRows : 0),
-          out_(dim_rows_ * kPanelRows),
-          part_(dim_rows_ * kPanelRows) {}
+          out_(dim_rows_ * kPanelRows) {}
 
     // Goes on with the rows from `first_row` on, counted over the heads that share the key head.
     void start(int64_t key_head, int64_t first_row) {
@@ -63,19 +62,10 @@ class OnlineColumns {
         product<U>(false, U::kTiles ? whole_vectors(count) : count, keys,
                    {panel_, units<U>(p.head_dim), queries_.get()}, scores_.get(), stride_);
         const float factor = finish_columns(p, s, block, begin, end, scores_.get(), stride_);
-        Vec rescale[kPanelVectors];
         for (int64_t v = 0; v < panel_.vectors; ++v)
-            rescale[v] = online_softmax<U>(scores_.get() + v * kLanes, stride_, count, factor, state_[v],
-                                           probabilities() + v * kLanes);
-        // Each block starts from zero and is added to the rest: shorter sums, smaller rounding error.
-        product<U>(false, dim_rows_, values, {panel_, units<U>(count), probabilities()},
-                   empty_ ? out_.get() : part_.get(), stride_);
-        if (!empty_)
-            for (int64_t i = 0; i < dim_rows_; ++i)
-                for (int64_t v = 0; v < panel_.vectors; ++v) {
-                    const int64_t at = i * stride_ + v * kLanes;
-                    store(out_.get() + at, load(out_.get() + at) * rescale[v] + load(part_.get() + at));
-                }
+            online_softmax<U>(scores_.get() + v * kLanes, stride_, count, factor, state_[v],
+                              probabilities() + v * kLanes, [&](Vec rescale) { scale_out(v, rescale); });
+        product<U>(!empty_, dim_rows_, values, {panel_, units<U>(count), probabilities()}, out_.get(), stride_);
         empty_ = false;
     }
 
@@ -86,20 +76,39 @@ class OnlineColumns {
         else
             transpose_into(to, to_stride, out_.get(), stride_, dim_rows_, block.count);
     }
-    float max(int64_t row) const { return state_[row / kLanes].max[row % kLanes]; }
+    float reference(int64_t row) const { return state_[row / kLanes].reference[row % kLanes]; }
     float sum(int64_t row) const { return state_[row / kLanes].sum[row % kLanes]; }
 
     void write() const {
-        float* rows = part_.get();
-        rows_of_sums(rows, dim_rows_);
         for (int64_t v = 0; v < panel_.vectors; ++v) {
-            const Vec lse = p.lse != nullptr ? logsumexp(state_[v]) : Vec{};
-            for (int64_t i = 0, r = v * kLanes; i < kLanes && r < block.count; ++i, ++r)
-                write_row<T>(p, s, block.rows[r], rows + r * dim_rows_, state_[v].sum[i], lse[i]);
+            const SoftmaxState& state = state_[v];
+            const Vec factor = splat(1.0f) / state.sum, lse = p.lse != nullptr ? logsumexp(state) : Vec{};
+            const IntVec saw_nothing = (IntVec)(state.sum == Vec{});
+            const int64_t first = v * kLanes, count = std::min<int64_t>(block.count - first, kLanes);
+            T* rows[kLanes];
+            for (int64_t i = 0; i < count; ++i) {
+                const Row& row = block.rows[first + i];
+                rows[i] = row_pointer<T>(p.out, s, s.first_q, row.head, row.position);
+                if (p.lse != nullptr) p.lse[lse_index(p, s, row.head, row.position)] = lse[i];
+            }
+            for (int64_t c = 0; c < p.head_dim; c += kLanes) {
+                Vec columns[kLanes];
+                // Rows that saw nothing give 0; NaN compares unequal to 0 and stays NaN.
+                for (int i = 0; i < kLanes; ++i)
+                    columns[i] = select(saw_nothing, Vec{}, load(out_.get() + (c + i) * stride_ + first) * factor);
+                transpose(columns);
+                for (int64_t i = 0; i < count; ++i) store_partial(rows[i] + c, columns[i], p.head_dim - c);
+            }
         }
     }
 
   private:
+    void scale_out(int64_t vector, Vec factor) {
+        if (empty_) return;
+        float* column = out_.get() + vector * kLanes;
+        for (int64_t i = 0; i < dim_rows_; ++i, column += stride_) store(column, load(column) * factor);
+    }
+
     // In place of the scores where units are floats.
     Unit* probabilities() const {
         if constexpr (U::kDepth == 1) return scores_.get();
@@ -132,7 +141,7 @@ class OnlineColumns {
     Buffer<Unit> queries_;
     Buffer<float> scores_;
     Buffer<Unit> probabilities_;
-    Buffer<float> out_, part_;
+    Buffer<float> out_;
     SoftmaxState state_[kPanelVectors];
     bool empty_ = true;
 };

@@ -50,7 +50,8 @@ inline Row make_row(const AttentionProblem& p, const Sequence& s, int64_t head, 
 template <int64_t Capacity>
 struct RowBlock {
     int64_t count = 0;
-    int64_t low = 0, high = 0;  // union of the rows' key ranges
+    int64_t low = 0, high = 0;                // union of the rows' key ranges
+    int64_t common_low = 0, common_high = 0;  // what all rows see of causality and window
     Row rows[Capacity];
 
     RowBlock() {}
@@ -58,15 +59,19 @@ struct RowBlock {
         const int64_t group = p.heads_q / p.heads_k, total = group * s.seqlen_q;
         count = std::min(Capacity, total - first_row);
         low = s.seqlen_k;
+        common_high = s.seqlen_k;
         int64_t head = key_head * group + first_row / s.seqlen_q, position = first_row % s.seqlen_q;
         for (int64_t r = 0; r < count; ++r, ++position) {
             if (position == s.seqlen_q) ++head, position = 0;
             rows[r] = make_row(p, s, head, position);
+            common_low = std::max(common_low, rows[r].low);
+            common_high = std::min(common_high, rows[r].high);
             if (rows[r].low >= rows[r].high) continue;
             low = std::min(low, rows[r].low);
             high = std::max(high, rows[r].high);
         }
     }
+    bool all_see(int64_t begin, int64_t end) const { return common_low <= begin && end <= common_high; }
 };
 
 template <int64_t Capacity>

@@ -5,9 +5,14 @@
 
 namespace vlmk::VLMK_ISA {
 
-// What kLanes rows have seen so far: largest score and sum of 2^(score - max).
+// Scores may exceed the reference by so much, in powers of two, before it follows them: no probability leaves the range
+// of any dtype, and what was added up before seldom has to be scaled again.
+constexpr float kSlack = 8.0f;
+
+// What kLanes rows have seen so far: the sum of 2^(score - reference). The reference is a score, at most kSlack below the
+// largest; -inf where nothing was seen.
 struct SoftmaxState {
-    Vec max = splat(-kInfinity);
+    Vec reference = splat(-kInfinity);
     Vec sum = {};
 };
 
@@ -23,16 +28,24 @@ inline Vec column_max(const float* scores, int64_t stride, int64_t keys) {
     return max(max(largest[0], largest[1]), max(largest[2], largest[3]));
 }
 
-// Probabilities 2^(factor * score - new max) of `keys` keys, written as units of the right-hand side of V^T P^T (in
+// Probabilities 2^(factor * score - reference) of `keys` keys, written as units of the right-hand side of V^T P^T (in
 // place where units are floats), zeros up to the end of the depth; the factor is positive. `scores` and `probabilities`
-// point at one vector of rows; keys (units) are `stride` numbers apart. Updates the state and returns the factor that
-// earlier results of the rows need.
-template <class U>
-inline Vec online_softmax(const float* scores, int64_t stride, int64_t keys, float factor, SoftmaxState& state,
-                          typename U::Unit* probabilities) {
-    const Vec new_max = max(column_max(scores, stride, keys) * splat(factor), state.max);
-    // A row that has seen nothing keeps the maximum -inf; subtracting 0 instead makes its probabilities 2^-inf = 0.
-    const Vec reference = select((IntVec)(new_max == splat(-kInfinity)), Vec{}, new_max);
+// point at one vector of rows; keys (units) are `stride` numbers apart. Updates the state; where the reference moves,
+// `scale_before` receives the factor that earlier results of the rows need.
+template <class U, class Scale>
+inline void online_softmax(const float* scores, int64_t stride, int64_t keys, float factor, SoftmaxState& state,
+                           typename U::Unit* probabilities, const Scale& scale_before) {
+    const Vec largest = column_max(scores, stride, keys) * splat(factor);
+    if (any(largest > state.reference + splat(kSlack))) {
+        const Vec before = state.reference;
+        state.reference = max(largest, before);
+        // A row that has seen nothing has no sum to scale (and -inf - -inf is NaN).
+        const Vec rescale = select((IntVec)(state.sum == Vec{}), Vec{}, exp2(before - state.reference));
+        state.sum = state.sum * rescale;
+        scale_before(rescale);
+    }
+    // A row that has seen nothing keeps the reference -inf; subtracting 0 instead makes its probabilities 2^-inf = 0.
+    const Vec reference = select((IntVec)(state.reference == splat(-kInfinity)), Vec{}, state.reference);
     Vec first_sum{}, second_sum{};
     const auto probability = [&](int64_t key) {
         return exp2_nonpositive(load(scores + key * stride) * splat(factor) - reference);
@@ -58,16 +71,13 @@ inline Vec online_softmax(const float* scores, int64_t stride, int64_t keys, flo
         const int64_t key = first_element<U>(i);
         write(i, probability_or_zero(key), probability_or_zero(key + kPairDistance<U>));
     }
-    const Vec rescale = select((IntVec)(state.sum == Vec{}), Vec{}, exp2(state.max - reference));
-    state.max = new_max;
-    state.sum = state.sum * rescale + (first_sum + second_sum);
-    return rescale;
+    state.sum += first_sum + second_sum;
 }
 
 // Natural logarithm of the sum of exponentials; -inf for a row that saw nothing.
 inline Vec logsumexp(const SoftmaxState& state) {
-    // Split so that a large maximum does not swallow the logarithm's last bits twice.
-    const Vec seen = state.max * splat(kLn2) + log(state.sum);
+    // Split so that a large reference does not swallow the logarithm's last bits twice.
+    const Vec seen = state.reference * splat(kLn2) + log(state.sum);
     return select((IntVec)(state.sum == Vec{}), splat(-kInfinity), seen);
 }
 

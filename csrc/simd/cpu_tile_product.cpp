@@ -95,11 +95,40 @@ VLMK_INLINE void add_sums(int64_t down, int64_t across, const Sums& c) {
         for (int64_t j = 0; j < width; j += kLanes) store(c.at(i, j), load(c.at(i, j)) + load(sums + i * width + j));
 }
 
+// Products of two steps of depth at most, one row of tiles of C after the other: B stays in registers 4 to 7 for all of
+// them, A is in 2 and 3, C in 0 and 1. A tile of C is added up and stored before the next one starts, for which
+// multiplying and storing overlap most.
+template <int kSteps>
+void kept_right(bool accumulate, int64_t rows, const Left& a, const Right& b, const Sums& c) {
+    constexpr bool kTwo = kSteps > 1;
+    load_tile<4>(b.at(0, 0), b.stride());
+    load_tile<6>(b.at(0, kTileRows), b.stride());
+    if constexpr (kTwo) load_tile<5>(b.at(kTileRows, 0), b.stride());
+    if constexpr (kTwo) load_tile<7>(b.at(kTileRows, kTileRows), b.stride());
+    for (int64_t i = 0; i < rows; i += kTileRows) {
+        float *first = c.at(i, 0), *second = c.at(i, kTileRows);
+        load_tile<2>(a.at(i, 0), a.stride());
+        if constexpr (kTwo) load_tile<3>(a.at(i, kTileRows), a.stride());
+        accumulate ? load_tile<0>(first, c.stride()) : zero_tile<0>();
+        multiply_tiles<0, 2, 4>();
+        if constexpr (kTwo) multiply_tiles<0, 3, 5>();
+        store_tile<0>(first, c.stride());
+        accumulate ? load_tile<1>(second, c.stride()) : zero_tile<1>();
+        multiply_tiles<1, 2, 6>();
+        if constexpr (kTwo) multiply_tiles<1, 3, 7>();
+        store_tile<1>(second, c.stride());
+    }
+}
+
 // All rows of C, `kAcross` tiles of its columns: B's tiles come from the first-level cache after the first rows. In
 // fp32 every stretch is summed from zero: in one long chain, rounding errors would pass the allowed ones.
 template <int kParts, int kAcross>
 void column_of_blocks(bool accumulate, int64_t rows, int64_t depth, const Left& a, const Right& b, const Sums& c) {
     constexpr bool kFromZero = kParts == 3;
+    if constexpr (kParts == 1 && kAcross == 2) {
+        if (depth == kTileRows) return kept_right<1>(accumulate, rows, a, b, c);
+        if (depth == 2 * kTileRows) return kept_right<2>(accumulate, rows, a, b, c);
+    }
     const auto block = [&](auto shape, int64_t down, int64_t i) {
         using Shape = decltype(shape);
         const Sums sums{c.at(i, 0), c.row};

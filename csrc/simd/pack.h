@@ -38,16 +38,25 @@ void pack_transposed_panel(typename U::Unit* packed, const Panels& panels, int64
     packed += first * depth;
     for (int64_t lane = 0; lane < width; lane += kLanes)
         for (int64_t k = 0; k < count; k += kLanes) {
-            Vec block[U::kParts][kLanes] = {};
-            for (int i = 0; i < kLanes && first + lane + i < panels.columns; ++i) {
-                const auto row = row_units<U>(src + (first + lane + i) * row_stride, k, elements);
-                VLMK_UNROLL for (int n = 0; n < U::kParts; ++n) block[n][i] = row.part[n];
-            }
-            const int64_t rows = count - k < kLanes ? count - k : kLanes;
-            for (int n = 0; n < U::kParts; ++n) {
-                transpose(block[n]);
-                for (int64_t i = 0; i < rows; ++i)
-                    store_as(packed + unit_index<U>(k + i, n) * width + lane, block[n][i]);
+            const int64_t columns = panels.columns - first - lane;
+            const T* from = src + (first + lane) * row_stride;
+            if constexpr (U::kParts > 1) {
+                Vec low[kLanes], high[kLanes];
+                const int64_t begin = first_element<U>(k), second = begin + kPairDistance<U>;
+                for (int i = 0; i < kLanes; ++i, from += row_stride) {
+                    low[i] = i < columns ? load_partial(from + begin, elements - begin) : Vec{};
+                    high[i] = i < columns && second < elements ? load_partial(from + second, elements - second) : Vec{};
+                }
+                turn_into_units<U>(low, high, [&](int i, int n, Vec part) {
+                    store_as(packed + unit_index<U>(k + i, n) * width + lane, part);
+                });
+            } else {
+                Vec block[kLanes] = {};
+                for (int i = 0; i < kLanes && i < columns; ++i, from += row_stride)
+                    block[i] = row_units<U>(from, k, elements).part[0];
+                transpose(block);
+                for (int64_t i = 0; i < kLanes && k + i < count; ++i)
+                    store_as(packed + (k + i) * width + lane, block[i]);
             }
         }
 }

@@ -25,11 +25,12 @@ inline void write_units(typename U::Unit* row, int64_t padded, const Make& make)
     }
 }
 
-// Asks for a row that is read (written) soon. Inlined into what computes: GCC removes calls of functions that do
-// nothing else.
+// Asks for a row that is read (written) soon. The empty statement is an effect in the compiler's eyes: GCC removes calls
+// of functions that do nothing but ask.
 template <int kWrite = 0, class T>
-VLMK_INLINE void ask_for(const T* row, int64_t count) {
+inline void ask_for(const T* row, int64_t count) {
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    asm volatile("");
     for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i, kWrite);
 }
 
@@ -88,23 +89,26 @@ struct ColumnUnits {
                 ask_for(matrix + row * matrix_stride, columns);
             for (int64_t c = 0; c < columns; c += kLanes) {
                 const auto vector = [&](int64_t unit) {
-                    return column_units<U>(matrix + c, matrix_stride, unit, rows, columns - c);
+                    return column_units<U>(matrix + c, matrix_stride, unit, rows, columns - c).part[0];
                 };
-                if constexpr (U::kTiles) {
-                    // Tiles are read along the units of a row: blocks of pairs are turned around.
-                    Vec block[U::kParts][kLanes];
-                    for (int i = 0; i < kLanes; ++i) {
-                        const auto parts = vector(k + i);
-                        VLMK_UNROLL for (int n = 0; n < U::kParts; ++n) block[n][i] = parts.part[n];
-                    }
-                    for (int n = 0; n < U::kParts; ++n) {
-                        transpose(block[n]);
-                        for (int i = 0; i < kLanes; ++i)
-                            store_as(to + (c + i) * stride + unit_index<U>(k, n), block[n][i]);
-                    }
+                // Tiles are read along the units of a row: blocks of pairs are turned around.
+                if constexpr (U::kParts > 1) {
+                    const auto row = [&](int64_t r) {
+                        return r < rows ? load_partial(matrix + r * matrix_stride + c, columns - c) : Vec{};
+                    };
+                    Vec low[kLanes], high[kLanes];
+                    const int64_t first = first_element<U>(k);
+                    for (int i = 0; i < kLanes; ++i) low[i] = row(first + i), high[i] = row(first + i + kPairDistance<U>);
+                    turn_into_units<U>(low, high, [&](int i, int n, Vec part) {
+                        store_as(to + (c + i) * stride + unit_index<U>(k, n), part);
+                    });
+                } else if constexpr (U::kTiles) {
+                    Vec block[kLanes];
+                    for (int i = 0; i < kLanes; ++i) block[i] = vector(k + i);
+                    transpose(block);
+                    for (int i = 0; i < kLanes; ++i) store_as(to + (c + i) * stride + k, block[i]);
                 } else {
-                    for (int64_t i = k; i < k + kLanes && i < count; ++i)
-                        store_as(to + i * stride + c, vector(i).part[0]);
+                    for (int64_t i = k; i < k + kLanes && i < count; ++i) store_as(to + i * stride + c, vector(i));
                 }
             }
         }

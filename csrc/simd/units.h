@@ -4,6 +4,7 @@
 
 #include "simd/product.h"
 #include "simd/split.h"
+#include "simd/transpose.h"
 
 namespace vlmk::VLMK_ISA {
 
@@ -71,6 +72,19 @@ inline Units<U::kParts> column_units(const T* matrix, int64_t row_stride, int64_
         return {{(Vec)((UintVec)row(first) >> 16 | (UintVec)row(first + 1))}};
     else
         return make_units<U>(row(first), row(first + kPairDistance<U>));
+}
+
+// Two blocks turned around and written as units, for numbers of several parts: give(i, part, vector) receives kLanes
+// units whose first and second elements were column i of `first` and of `second`. Splitting after the turn leaves two
+// blocks to turn and not one for every part.
+template <class U, class Give>
+inline void turn_into_units(Vec (&first)[kLanes], Vec (&second)[kLanes], const Give& give) {
+    transpose(first);
+    transpose(second);
+    VLMK_UNROLL for (int i = 0; i < kLanes; ++i) {
+        const auto units = make_units<U>(first[i], second[i]);
+        VLMK_UNROLL for (int n = 0; n < U::kParts; ++n) give(i, n, units.part[n]);
+    }
 }
 
 }  // namespace vlmk::VLMK_ISA

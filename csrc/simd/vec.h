@@ -44,6 +44,19 @@ inline Vec select(IntVec condition, Vec yes, Vec no) {
     return (Vec)((condition & (IntVec)yes) | (~condition & (IntVec)no));
 }
 
+// True if the condition holds in some lane.
+inline bool any(IntVec condition) {
+#if VLMK_LANES == 16 && defined(__AVX512DQ__)
+    return _mm512_movepi32_mask((__m512i)condition) != 0;
+#elif VLMK_LANES == 8 && defined(__AVX__)
+    return _mm256_movemask_ps((__m256)condition) != 0;
+#else
+    int32_t all = 0;
+    for (int i = 0; i < kLanes; ++i) all |= condition[i];
+    return all != 0;
+#endif
+}
+
 // a b + c with one rounding.
 inline Vec fused_multiply_add(Vec a, Vec b, Vec c) {
 #if VLMK_LANES == 16 && defined(__AVX512F__)
