@@ -4,6 +4,7 @@
 // so that no block of scores is turned around.
 // A task owns a chunk of the keys of one key head and all query rows of its group, so that every sum has one owner and
 // one order.
+#include "attention/block_rows.h"
 #include "attention/blocks.h"
 #include "attention/column_mask.h"
 #include "core/dispatch.h"
@@ -47,25 +48,21 @@ struct QueryBlock {
           query_rows(packed_size<U>(block.count, p.head_dim)),
           grad_out_rows(packed_size<U>(block.count, p.head_dim)) {
         const int64_t d = p.head_dim;
-        // Rows of several heads have no common stride: they are gathered first.
-        Buffer<T> queries(block.count * d), grads(block.count * d);
         for (int64_t r = 0; r < block.count; ++r) {
             const Row& row = block.rows[r];
-            const T* q = row_pointer<const T>(p.query, s, s.first_q, row.head, row.position);
             const T* g = row_pointer<const T>(p.grad_out, s, s.first_q, row.head, row.position);
             const T* o = row_pointer<const T>(p.out, s, s.first_q, row.head, row.position);
-            std::memcpy(queries.get() + r * d, q, static_cast<size_t>(d) * sizeof(T));
-            std::memcpy(grads.get() + r * d, g, static_cast<size_t>(d) * sizeof(T));
             const int64_t at = lse_index(p, s, row.head, row.position);
             // A row that saw nothing has lse -inf; +inf makes its probabilities 2^-inf = 0.
             lse[r] = p.lse[at] == -kInfinity ? kInfinity : p.lse[at] * kLog2E;
             delta[r] = dot(g, o, d) - (p.grad_lse != nullptr ? p.grad_lse[at] : 0.0f);
         }
         for (int64_t r = block.count; r < kBackwardRows; ++r) lse[r] = kInfinity, delta[r] = 0.0f;
-        pack_transposed<U>(query_columns.get(), columns, queries.get(), d, d);
-        pack_transposed<U>(grad_out_columns.get(), columns, grads.get(), d, d);
-        pack<U>(query_rows.get(), Panels(d), queries.get(), d, block.count);
-        pack<U>(grad_out_rows.get(), Panels(d), grads.get(), d, block.count);
+        const BlockRows<T> queries(p.query, p, s, block), grads(p.grad_out, p, s, block);
+        pack_transposed<U>(query_columns.get(), columns, queries.data, queries.stride, d);
+        pack_transposed<U>(grad_out_columns.get(), columns, grads.data, grads.stride, d);
+        pack<U>(query_rows.get(), Panels(d), queries.data, queries.stride, block.count);
+        pack<U>(grad_out_rows.get(), Panels(d), grads.data, grads.stride, block.count);
     }
     PackedB<U> as_columns(const Buffer<typename U::Unit>& packed, int64_t d) const {
         return {columns, units<U>(d), packed.get()};

@@ -2,6 +2,7 @@
 //     S^T = K Q^T,  P^T = 2^(S^T - reference),  O^T = O^T * rescale + V^T P^T,
 // so that the softmax works on whole vectors of rows and P^T is a right-hand side as it is made.
 #pragma once
+#include "attention/block_rows.h"
 #include "attention/blocks.h"
 #include "attention/column_mask.h"
 #include "attention/softmax.h"
@@ -12,19 +13,6 @@ namespace vlmk::VLMK_ISA {
 
 // Query rows of a panel.
 constexpr int64_t kPanelRows = kPanelVectors * kLanes;
-
-// Output and logsumexp of one row; `sum` is that of its probabilities.
-template <class T>
-inline void write_row(const AttentionProblem& p, const Sequence& s, const Row& row, const float* out, float sum,
-                      float lse) {
-    T* to = row_pointer<T>(p.out, s, s.first_q, row.head, row.position);
-    // Rows that saw nothing give 0; NaN compares unequal to 0 and stays NaN.
-    if (sum == 0.0f)
-        fill_zero(to, p.head_dim);
-    else
-        convert_row(to, out, p.head_dim, 1.0f / sum);
-    if (p.lse != nullptr) p.lse[lse_index(p, s, row.head, row.position)] = lse;
-}
 
 template <class T>
 class OnlineColumns {
@@ -116,23 +104,11 @@ class OnlineColumns {
     }
 
     void pack_queries() {
-        const int64_t d = p.head_dim;
-        const Row &first = block.rows[0], &last = block.rows[block.count - 1];
-        const T* from = row_pointer<const T>(p.query, s, s.first_q, first.head, first.position);
-        if (first.head == last.head) {
-            pack_transposed<U>(queries_.get(), panel_, from, p.query.row_stride, d);
-            const int64_t next = std::min(2 * block.count, s.seqlen_q - first.position);
-            for (int64_t r = block.count; r < next; ++r) ask_for(from + r * p.query.row_stride, d);
-            return;
-        }
-        // Rows of several heads have no common stride.
-        Buffer<T> rows(block.count * d);
-        for (int64_t r = 0; r < block.count; ++r) {
-            const Row& row = block.rows[r];
-            std::memcpy(rows.get() + r * d, row_pointer<const T>(p.query, s, s.first_q, row.head, row.position),
-                        static_cast<size_t>(d) * sizeof(T));
-        }
-        pack_transposed<U>(queries_.get(), panel_, rows.get(), d, d);
+        const BlockRows<T> rows(p.query, p, s, block);
+        pack_transposed<U>(queries_.get(), panel_, rows.data, rows.stride, p.head_dim);
+        if (!rows.in_place()) return;
+        const int64_t next = std::min(2 * block.count, s.seqlen_q - block.rows[0].position);
+        for (int64_t r = block.count; r < next; ++r) ask_for(rows.data + r * rows.stride, p.head_dim);
     }
 
     const int64_t dim_rows_;

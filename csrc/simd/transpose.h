@@ -53,4 +53,30 @@ inline void transpose(Vec rows[kLanes]) {
 #endif
 }
 
+// Sums over the lanes: lane i of the result is that of vectors[i] (of kLanes, which it may change), always added in the same tree order.
+inline Vec lane_sums(Vec* vectors) {
+#if VLMK_LANES == 16 && defined(__AVX512F__)
+    const auto sum = [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); };
+    __m512 pairs[8], quads[4];
+    for (int i = 0; i < 8; ++i) {
+        const __m512 a = (__m512)vectors[2 * i], b = (__m512)vectors[2 * i + 1];
+        pairs[i] = sum(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512d a = (__m512d)pairs[2 * i], b = (__m512d)pairs[2 * i + 1];
+        quads[i] = sum((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
+    }
+    const auto halves = [&](__m512 a, __m512 b) {
+        return sum(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    };
+    const __m512 low = halves(quads[0], quads[1]), high = halves(quads[2], quads[3]);
+    return (Vec)sum(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
+#else
+    transpose(vectors);
+    for (int width = kLanes / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; ++i) vectors[i] = vectors[i] + vectors[i + width];
+    return vectors[0];
+#endif
+}
+
 }  // namespace vlmk::VLMK_ISA
