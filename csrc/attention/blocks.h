@@ -13,8 +13,8 @@ namespace vlmk {
 // pass takes as many as a panel has columns.
 constexpr int64_t kBackwardRows = 64;
 
-// Few rows, as in decoding: so many at most. They go through the keys kStreamKeys at a time, which stay in the first and
-// second cache, and through parts of kPartKeys side by side.
+// Few rows, as in decoding: so many at most. They go through the keys kStreamKeys at a time, which stay in the first
+// and second cache, and through parts of kPartKeys side by side.
 constexpr int64_t kFewRows = 32, kStreamKeys = 64, kPartKeys = 256;
 
 // Rows of keys and values are asked for so many rows ahead: those of a head lie apart, so that the processor does not

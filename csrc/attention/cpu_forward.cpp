@@ -152,7 +152,8 @@ void attend_few_in_parts(const AttentionProblem& p) {
         attend_few<T>(p, s, first_head, last_head, first, std::min(first + kPartKeys, s.seqlen_k),
                       [&](int64_t i, const Row&, const float* out, float reference, float sum) {
                           const int64_t at = (s.index * p.heads_k + first_head + i / rows) * parts + part;
-                          std::memcpy(kept.out(at) + i % rows * stride, out, static_cast<size_t>(stride) * sizeof(float));
+                          std::memcpy(kept.out(at) + i % rows * stride, out,
+                                      static_cast<size_t>(stride) * sizeof(float));
                           kept.set_state(at, i % rows, reference, sum);
                       });
     });

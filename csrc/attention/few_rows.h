@@ -143,7 +143,8 @@ class FewRows {
         }
         for (int64_t r = 0; r < block_.count; ++r) softmax(first + r, begin, end, scores_ + r * kStreamKeys);
         int64_t c = 0;
-        for (; c + kTileWidth * kLanes <= dims_; c += kTileWidth * kLanes) add_columns<kTileWidth>(first, value, keys, c);
+        for (; c + kTileWidth * kLanes <= dims_; c += kTileWidth * kLanes)
+            add_columns<kTileWidth>(first, value, keys, c);
         for (; c < dims_; c += kLanes) add_columns<1>(first, value, keys, c);
     }
 

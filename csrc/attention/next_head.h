@@ -42,8 +42,7 @@ class NextHead {
         return p.cu_seqlens_q != nullptr ? seqlen : p.batch * seqlen;
     }
     template <int kWrite>
-    void ask(const HeadTensor& t, int64_t first, int64_t head, int64_t rows, int64_t part,
-                         int64_t parts) const {
+    void ask(const HeadTensor& t, int64_t first, int64_t head, int64_t rows, int64_t part, int64_t parts) const {
         for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r)
             ask_for<kWrite>(row_pointer<const T>(t, s_, first, head, r), p_.head_dim);
     }

@@ -9,7 +9,11 @@ namespace vlmk::VLMK_ISA {
 class Parts {
   public:
     Parts(int64_t count, int64_t rows, int64_t out_stride)
-        : rows_(rows), stride_(out_stride), out_(count * rows * out_stride), reference_(count * rows), sum_(count * rows) {}
+        : rows_(rows),
+          stride_(out_stride),
+          out_(count * rows * out_stride),
+          reference_(count * rows),
+          sum_(count * rows) {}
 
     // Room for the output rows of a part, `out_stride` apart.
     float* out(int64_t part) const { return out_.get() + part * rows_ * stride_; }

@@ -9,8 +9,8 @@ namespace vlmk::VLMK_ISA {
 // of any dtype, and what was added up before seldom has to be scaled again.
 constexpr float kSlack = 8.0f;
 
-// What kLanes rows have seen so far: the sum of 2^(score - reference). The reference is a score, at most kSlack below the
-// largest; -inf where nothing was seen.
+// What kLanes rows have seen so far: the sum of 2^(score - reference). The reference is a score, at most kSlack below
+// the largest; -inf where nothing was seen.
 struct SoftmaxState {
     Vec reference = splat(-kInfinity);
     Vec sum = {};

@@ -25,8 +25,8 @@ inline void write_units(typename U::Unit* row, int64_t padded, const Make& make)
     }
 }
 
-// Asks for a row that is read (written) soon. The empty statement is an effect in the compiler's eyes: GCC removes calls
-// of functions that do nothing but ask.
+// Asks for a row that is read (written) soon. The empty statement is an effect in the compiler's eyes: GCC removes
+// calls of functions that do nothing but ask.
 template <int kWrite = 0, class T>
 inline void ask_for(const T* row, int64_t count) {
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
@@ -98,7 +98,8 @@ struct ColumnUnits {
                     };
                     Vec low[kLanes], high[kLanes];
                     const int64_t first = first_element<U>(k);
-                    for (int i = 0; i < kLanes; ++i) low[i] = row(first + i), high[i] = row(first + i + kPairDistance<U>);
+                    for (int i = 0; i < kLanes; ++i)
+                        low[i] = row(first + i), high[i] = row(first + i + kPairDistance<U>);
                     turn_into_units<U>(low, high, [&](int i, int n, Vec part) {
                         store_as(to + (c + i) * stride + unit_index<U>(k, n), part);
                     });

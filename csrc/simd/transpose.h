@@ -53,7 +53,8 @@ inline void transpose(Vec rows[kLanes]) {
 #endif
 }
 
-// Sums over the lanes: lane i of the result is that of vectors[i] (of kLanes, which it may change), always added in the same tree order.
+// Sums over the lanes: lane i of the result is that of vectors[i] (of kLanes, which it may change), always added in the
+// same tree order.
 inline Vec lane_sums(Vec* vectors) {
 #if VLMK_LANES == 16 && defined(__AVX512F__)
     const auto sum = [](__m512 a, __m512 b) { return _mm512_add_ps(a, b); };

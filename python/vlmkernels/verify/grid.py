@@ -133,6 +133,10 @@ _ATTENTION: list[tuple[str, tuple[int, int, int, int, int, int], str, Inputs]] =
     ("key validity", (3, 2, 2, 40, 70, 64), "BHSD", {"mask": "keys"}),
     ("long", (1, 1, 1, 300, 1100, 128), "BHSD", {}),
     ("few queries", (1, 2, 1, 3, 1100, 40), "BSHD", {"causal": "bottom_right"}),
+    ("peaked", (1, 2, 2, 40, 400, 64), "BHSD", {"scale": 1.0}),
+    ("decoding", (2, 8, 2, 1, 600, 128), "BSHD", {}),
+    ("decoding of several", (1, 8, 1, 3, 270, 72), "BSHD", {}),
+    ("decoding, masked", (2, 6, 2, 4, 140, 40), "BSHD", {"mask": "bool", "window": (70, None)}),
     ("no keys", (1, 2, 2, 5, 0, 8), "BHSD", {}),
     ("no batch", (0, 2, 2, 5, 4, 8), "BHSD", {}),
 ]  # fmt: skip
