@@ -13,19 +13,29 @@ namespace {
 struct Running {
     Buffer<float> max, sum, target, total, positives;
 
-    explicit Running(int64_t count) : max(count), sum(count), target(count), total(count), positives(count) {
-        for (int64_t i = 0; i < count; ++i) {
+    // There is room for whole vectors.
+    explicit Running(int64_t count)
+        : max(whole_vectors(count)),
+          sum(whole_vectors(count)),
+          target(whole_vectors(count)),
+          total(whole_vectors(count)),
+          positives(whole_vectors(count)) {
+        for (int64_t i = 0; i < whole_vectors(count); ++i) {
             max[i] = -kInfinity;
             sum[i] = target[i] = total[i] = positives[i] = 0.0f;
         }
     }
 
-    // Adds a part with its own maximum.
+    // Adds parts with their own maxima to a vector of rows (columns), and to one.
+    void merge(int64_t i, Vec part_max, Vec part_sum) {
+        const Merged merged = merge(load(max.get() + i), load(sum.get() + i), part_max, part_sum);
+        store(max.get() + i, merged.max);
+        store(sum.get() + i, merged.sum);
+    }
     void merge(int64_t i, float part_max, float part_sum) {
-        const float new_max = max[i] > part_max ? max[i] : part_max;
-        if (new_max == -kInfinity) return;
-        sum[i] = sum[i] * exp(splat(max[i] - new_max))[0] + part_sum * exp(splat(part_max - new_max))[0];
-        max[i] = new_max;
+        const Merged merged = merge(splat(max[i]), splat(sum[i]), splat(part_max), splat(part_sum));
+        max[i] = merged.max[0];
+        sum[i] = merged.sum[0];
     }
 
     void write(const Statistics& to, int64_t count, int64_t others) const {
@@ -35,6 +45,17 @@ struct Running {
             to.mean[i] = others > 0 ? total[i] / static_cast<float>(others) : 0.0f;
             to.positives[i] = positives[i];
         }
+    }
+
+  private:
+    struct Merged {
+        Vec max, sum;
+    };
+    static Merged merge(Vec max, Vec sum, Vec part_max, Vec part_sum) {
+        const Vec larger = VLMK_ISA::max(max, part_max);
+        // Where nothing was seen, 0 in place of -inf leaves the sum 0.
+        const Vec reference = select((IntVec)(larger == splat(-kInfinity)), Vec{}, larger);
+        return {larger, sum * exp(max - reference) + part_sum * exp(part_max - reference)};
     }
 };
 
@@ -80,8 +101,8 @@ void column_statistics(const Strip& s, float* peak, float* sum, float* total) {
 template <class T>
 void forward(const InfoNceProblem& p) {
     Running rows(p.image.count), columns(p.text.count);
-    const int64_t side = tile_side(), strips = side / kStrip;
-    const int64_t part = (p.text.count < side ? p.text.count : side) / kLanes * kLanes + kLanes;
+    const int64_t strips = tile_rows() / kStrip;
+    const int64_t part = (p.text.count < kTileColumns ? p.text.count : kTileColumns) / kLanes * kLanes + kLanes;
     Buffer<float> peaks(strips * part), sums(strips * part), totals(strips * part), targets(strips * part),
         counts(strips * part);
 
@@ -102,13 +123,16 @@ void forward(const InfoNceProblem& p) {
             });
         },
         [&](int64_t first, int64_t count, int64_t filled) {
-            for (int64_t s = 0; s < filled; ++s)
+            for (int64_t s = 0; s < filled; ++s) {
+                const int64_t at = s * part;
+                for (int64_t j = 0; j < count; j += kLanes)
+                    columns.merge(first + j, load(peaks.get() + at + j), load(sums.get() + at + j));
                 for (int64_t j = 0; j < count; ++j) {
-                    columns.merge(first + j, peaks[s * part + j], sums[s * part + j]);
-                    columns.total[first + j] += totals[s * part + j];
-                    columns.target[first + j] += targets[s * part + j];
-                    columns.positives[first + j] += counts[s * part + j];
+                    columns.total[first + j] += totals[at + j];
+                    columns.target[first + j] += targets[at + j];
+                    columns.positives[first + j] += counts[at + j];
                 }
+            }
         });
     rows.write(p.rows, p.image.count, p.text.count);
     columns.write(p.columns, p.text.count, p.image.count);

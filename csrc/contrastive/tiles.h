@@ -115,19 +115,19 @@ void finish_gradient(const ContrastiveProblem& p, const Features& side, const Gr
 template <class T, class Loss, class AfterTile>
 void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const AfterTile& after_tile) {
     using U = typename UnitOf<T>::type;
-    const int64_t side = tile_side(), tile_rows = p.image.count < side ? p.image.count : side,
-                  tile_columns = p.text.count < side ? p.text.count : side;
-    const int64_t stride = spread_stride(tile_columns);
+    const int64_t rows_side = tile_rows(), most_rows = p.image.count < rows_side ? p.image.count : rows_side,
+                  most_columns = p.text.count < kTileColumns ? p.text.count : kTileColumns;
+    const int64_t stride = spread_stride(most_columns);
     const Panels feature_panels(p.dim);
-    Buffer<float> tile(tile_rows * stride);
-    Buffer<typename U::Unit> text_columns(packed_size<U>(p.dim, tile_columns));
-    Buffer<typename U::Unit> text_rows(gradients ? packed_size<U>(tile_columns, p.dim) : 0);
-    Buffer<typename U::Unit> image_rows(gradients ? packed_size<U>(tile_rows, p.dim) : 0);
+    Buffer<float> tile(most_rows * stride);
+    Buffer<typename U::Unit> text_columns(packed_size<U>(p.dim, most_columns));
+    Buffer<typename U::Unit> text_rows(gradients ? packed_size<U>(most_columns, p.dim) : 0);
+    Buffer<typename U::Unit> image_rows(gradients ? packed_size<U>(most_rows, p.dim) : 0);
     const GradientSum<T> grad_image(p.image, p.dim, gradients), grad_text(p.text, p.dim, gradients);
     if (gradients && p.image.count > 0) fill_zero(p.scale_dot, p.image.count);
 
-    for (int64_t tc = 0; tc < blocks_of(p.text.count, side); ++tc) {
-        const int64_t first_column = tc * side, columns = block_length(p.text.count, side, tc);
+    for (int64_t tc = 0; tc < blocks_of(p.text.count, kTileColumns); ++tc) {
+        const int64_t first_column = tc * kTileColumns, columns = block_length(p.text.count, kTileColumns, tc);
         const T* text = static_cast<const T*>(p.text.data) + first_column * p.text.row_stride;
         const Panels panels(columns);
         parallel_for(panels.count, p.threads, [&](int64_t panel) {
@@ -136,20 +136,24 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
         if (gradients) pack<U>(text_rows.get(), feature_panels, text, p.text.row_stride, columns);
         const PackedB<U> text_right{panels, units<U>(p.dim), text_columns.get()};
 
-        for (int64_t tr = 0; tr < blocks_of(p.image.count, side); ++tr) {
-            const int64_t first_row = tr * side, rows = block_length(p.image.count, side, tr);
+        for (int64_t tr = 0; tr < blocks_of(p.image.count, rows_side); ++tr) {
+            const int64_t first_row = tr * rows_side, rows = block_length(p.image.count, rows_side, tr);
             const T* image = static_cast<const T*>(p.image.data) + first_row * p.image.row_stride;
-            const int64_t strips = blocks_of(rows, kStrip);
-            parallel_for(strips, p.threads, [&](int64_t index) {
+            const int64_t strips = blocks_of(rows, kStrip), together = kStrip * strips_at_once(strips, p.threads);
+            parallel_for(blocks_of(rows, together), p.threads, [&](int64_t task) {
                 const ProductScope scope;
-                const int64_t offset = index * kStrip, count = block_length(rows, kStrip, index);
+                const int64_t offset = task * together, count = block_length(rows, together, task);
                 UnitRows<U> features(count, p.dim);
                 for (int64_t r = 0; r < count; ++r) features.set(r, image + (offset + r) * p.image.row_stride, p.dim);
-                const Strip strip{index,  first_row + offset,          count, first_column, columns,
-                                  stride, tile.get() + offset * stride};
-                product<U>(false, count, features.left(), text_right, strip.values, stride);
-                finish_logits(p, strip);
-                loss(strip);
+                float* logits = tile.get() + offset * stride;
+                product<U>(false, count, features.left(), text_right, logits, stride);
+                for (int64_t r = 0; r < count; r += kStrip) {
+                    const Strip strip{(offset + r) / kStrip, first_row + offset + r, count - r < kStrip ? count - r : kStrip,
+                                      first_column,          columns,                stride,
+                                      logits + r * stride};
+                    finish_logits(p, strip);
+                    loss(strip);
+                }
             });
             after_tile(first_column, columns, strips);
             if (!gradients) continue;
@@ -158,16 +162,17 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
             const PackedB<U> text_plain{feature_panels, units<U>(columns), text_rows.get()};
             const PackedB<U> image_plain{feature_panels, units<U>(rows), image_rows.get()};
             const int64_t padded = blocks_of(columns, kLanes) * kLanes;
-            parallel_for(strips + blocks_of(columns, kStrip), p.threads, [&](int64_t task) {
+            const int64_t row_tasks = blocks_of(rows, together);
+            parallel_for(row_tasks + blocks_of(columns, together), p.threads, [&](int64_t task) {
                 const ProductScope scope;
-                if (task < strips) {
-                    const int64_t offset = task * kStrip, count = block_length(rows, kStrip, task);
+                if (task < row_tasks) {
+                    const int64_t offset = task * together, count = block_length(rows, together, task);
                     UnitRows<U> h(count, padded);
                     const auto left = h.from_floats(tile.get() + offset * stride, stride, padded);
                     product<U>(true, count, left, text_plain, grad_image.row(first_row + offset), grad_image.stride());
                 } else {
-                    const int64_t block = task - strips, offset = block * kStrip,
-                                  count = block_length(columns, kStrip, block);
+                    const int64_t block = task - row_tasks, offset = block * together,
+                                  count = block_length(columns, together, block);
                     const int64_t width = blocks_of(count, kLanes) * kLanes;
                     UnitColumns<U> h(rows, width);
                     const auto left = h.from_floats(tile.get() + offset, stride, rows, width);
