@@ -3,7 +3,8 @@
 // so that keys and values are used as they lie in memory. The heads of a range go through the keys together, a stretch
 // at a time: where they are neighbours in memory, it is read from end to end.
 #pragma once
-#include "attention/block_rows.h"
+#include <type_traits>
+
 #include "attention/blocks.h"
 #include "attention/mask.h"
 #include "attention/softmax.h"

@@ -148,8 +148,12 @@ void walk(const ContrastiveProblem& p, bool gradients, const Loss& loss, const A
                 float* logits = tile.get() + offset * stride;
                 product<U>(false, count, features.left(), text_right, logits, stride);
                 for (int64_t r = 0; r < count; r += kStrip) {
-                    const Strip strip{(offset + r) / kStrip, first_row + offset + r, count - r < kStrip ? count - r : kStrip,
-                                      first_column,          columns,                stride,
+                    const Strip strip{(offset + r) / kStrip,
+                                      first_row + offset + r,
+                                      count - r < kStrip ? count - r : kStrip,
+                                      first_column,
+                                      columns,
+                                      stride,
                                       logits + r * stride};
                     finish_logits(p, strip);
                     loss(strip);

@@ -9,7 +9,14 @@
 
 namespace vlmk {
 
-constexpr int64_t kPatchRows = 128;  // patches of a block: register tiles of rows that share a panel of the weight
+// Patches of a block: about kPatchRows, whole rows of tiles that share every pass over the weight, in blocks that are
+// as even as possible and as many as occupy all threads. Patches do not meet, so that results do not depend on it.
+VLMK_INLINE int64_t patch_rows(int64_t patches, int threads) {
+    constexpr int64_t kPatchRows = 128, kTile = 16;
+    const int64_t wanted = std::max<int64_t>((patches + kPatchRows / 2) / kPatchRows, 1), many = std::max(threads, 1),
+                  blocks = (wanted + many - 1) / many * many;
+    return std::max<int64_t>((patches + blocks * kTile - 1) / (blocks * kTile), 1) * kTile;
+}
 
 // Pixels of a patch whose weight gradient one task owns: every task reads the gradients of all tokens, so as few tasks
 // as keep the threads busy. Sums of different pixels are apart, so that results do not depend on it.

@@ -121,9 +121,9 @@ void backward(const PatchEmbedProblem& p) {
         Buffer<typename U::Unit> packed(packed_size<U>(p.embed, elements));
         pack<U>(packed.get(), panels, static_cast<const T*>(p.weight), elements, p.embed);
         const PackedB<U> weight{panels, units<U>(p.embed), packed.get()};
-        parallel_for((total + kPatchRows - 1) / kPatchRows, p.threads, [&](int64_t block) {
-            const int64_t first = block * kPatchRows;
-            pixel_gradient<T>(p, runs, weight, first, first + kPatchRows < total ? kPatchRows : total - first);
+        const int64_t rows = patch_rows(total, p.threads);
+        parallel_for((total + rows - 1) / rows, p.threads, [&](int64_t block) {
+            pixel_gradient<T>(p, runs, weight, block * rows, std::min(rows, total - block * rows));
         });
     }
     if (p.grad_bias != nullptr || p.grad_position != nullptr || p.grad_prefix != nullptr) token_gradients<T>(p);

@@ -36,14 +36,17 @@ void embed_block(const PatchEmbedProblem& p, const Runs& runs, const PackedB<typ
     using U = typename UnitOf<T>::type;
     const int64_t elements = p.source.elements(), stride = Panels(elements).padded_columns(),
                   out_stride = spread_stride(p.embed);
-    Buffer<float> pixels(count * stride), out(count * out_stride);
+    // Where units are floats the pixels are the left-hand side themselves; else a row is enough.
+    const int64_t pixel_row = U::kDepth == 1 ? stride : 0;
+    Buffer<float> pixels(pixel_row > 0 ? count * stride : stride), out(count * out_stride);
     UnitRows<U> rows(count, stride);
     for (int64_t r = 0; r < count; ++r) {
-        float* to = pixels.get() + r * stride;
+        float* to = pixels.get() + r * pixel_row;
         gather_any(p, runs, first + r, 0, runs.count, to);
         for (int64_t i = elements; i < stride; ++i) to[i] = 0.0f;
+        rows.set_floats(r, to, stride);
     }
-    const auto left = rows.from_floats(pixels.get(), stride, stride);
+    const auto left = rows.left_of(pixels.get(), stride);
     const ProductScope scope;
     product<U>(false, count, left, weight, out.get(), out_stride);
     for (int64_t r = 0; r < count; ++r) {
@@ -69,9 +72,9 @@ void forward(const PatchEmbedProblem& p) {
             pack_transposed_panel<U>(packed.get(), panels, panel, static_cast<const T*>(p.weight), elements, elements);
         });
         const PackedB<U> weight{panels, units<U>(elements), packed.get()};
-        parallel_for((total + kPatchRows - 1) / kPatchRows, p.threads, [&](int64_t block) {
-            const int64_t first = block * kPatchRows;
-            embed_block<T>(p, runs, weight, bias.get(), first, first + kPatchRows < total ? kPatchRows : total - first);
+        const int64_t rows = patch_rows(total, p.threads);
+        parallel_for((total + rows - 1) / rows, p.threads, [&](int64_t block) {
+            embed_block<T>(p, runs, weight, bias.get(), block * rows, std::min(rows, total - block * rows));
         });
     }
     Buffer<float> row(p.embed), no_bias(p.embed);
