@@ -12,32 +12,65 @@
 namespace vlmk::VLMK_ISA {
 namespace {
 
-// True if some row of the head sees one of the keys [begin, end): others need not be packed.
-bool any_row_sees(const AttentionProblem& p, const Sequence& s, int64_t key_head, int64_t begin, int64_t end) {
-    for (int64_t r = 0; r < row_blocks<kPanelRows>(p, s); ++r)
-        if (!invisible(p, s, RowBlock<kPanelRows>(p, s, key_head, r * kPanelRows), begin, end)) return true;
-    return false;
-}
-
-template <class T>
-void pack_block(const AttentionProblem& p, const Sequence& s, int64_t head, const KeyBlocks& blocks, int64_t block,
-                PackedKeys<T>& packed) {
-    const int64_t begin = blocks.begin(block), length = blocks.length(block);
-    if (any_row_sees(p, s, head, begin, begin + length)) packed.pack(p, s, head, begin, length, block);
-}
-
-// `before_block` is called in front of every block of keys.
-template <class T, class Before>
-void attend(OnlineColumns<T>& panel, int64_t key_head, int64_t first_row, const KeyBlocks& blocks,
-            const PackedKeys<T>& packed, const Before& before_block) {
-    panel.start(key_head, first_row);
-    for (int64_t b = 0; b < blocks.count; ++b) {
-        before_block(b);
-        const int64_t begin = blocks.begin(b), end = begin + blocks.length(b);
-        if (invisible(panel.p, panel.s, panel.block, begin, end)) continue;
-        panel.add_keys(begin, end, packed.keys(b), packed.values(b));
+// Which blocks of keys some row of a head sees: others need not be packed.
+class SeenBlocks {
+  public:
+    SeenBlocks(const AttentionProblem& p, const Sequence& s, int64_t key_head, const KeyBlocks& blocks)
+        : seen_(blocks.count) {
+        fill_zero(seen_.get(), blocks.count);
+        int64_t unseen = blocks.count;
+        for (int64_t r = 0; r < row_blocks<kPanelRows>(p, s) && unseen > 0; ++r) {
+            const RowBlock<kPanelRows> rows(p, s, key_head, r * kPanelRows);
+            if (invisible(p, s, rows, 0, blocks.total)) continue;
+            for (int64_t b = 0; b < blocks.count; ++b)
+                if (!seen_[b] && !invisible(p, s, rows, blocks.begin(b), blocks.end(b))) seen_[b] = true, --unseen;
+        }
     }
-    panel.write();
+    bool operator[](int64_t block) const { return seen_[block]; }
+
+  private:
+    Buffer<bool> seen_;
+};
+
+// All rows of a key head. each(count, task) runs tasks 0 to count - 1, in turn or side by side. Keys come in chunks
+// whose packed blocks stay in the second-level cache while all panels of rows pass; between chunks panels wait in
+// memory. ask(part, parts) is called in front of every block of keys.
+template <class T, class Each, class Ask>
+void attend_rows(const AttentionProblem& p, const Sequence& s, int64_t head, const Each& each, const Ask& ask) {
+    const int64_t panels = row_blocks<kPanelRows>(p, s);
+    const KeyBlocks blocks(s.seqlen_k, kForwardKeys);
+    const SeenBlocks seen(p, s, head, blocks);
+    const int64_t chunk =
+        std::max<int64_t>(cache_sizes().second / 2 / PackedKeys<T>::block_bytes(blocks.longest, p.head_dim), 1);
+    const int64_t chunks = std::max<int64_t>((blocks.count + chunk - 1) / chunk, 1);
+    PackedKeys<T> packed(std::min(chunk, blocks.count), blocks.longest, p.head_dim);
+    const KeptPanels kept(chunks > 1 ? panels : 0, p.head_dim);
+    for (int64_t c = 0; c < chunks; ++c) {
+        const int64_t first = c * chunk, last = std::min(first + chunk, blocks.count);
+        each(last - first, [&](int64_t i) {
+            if (seen[first + i]) packed.pack(p, s, head, blocks.begin(first + i), blocks.length(first + i), i);
+        });
+        const bool is_last = c + 1 == chunks;
+        each(panels, [&](int64_t r) {
+            const RowBlock<kPanelRows> rows(p, s, head, r * kPanelRows);
+            const bool sees = first < last && !invisible(p, s, rows, blocks.begin(first), blocks.end(last - 1));
+            if (!sees && !is_last) return;
+            const ProductScope scope;
+            OnlineColumns<T> panel(p, s, blocks.longest);
+            panel.start(rows);
+            if (c > 0) panel.resume(kept, r);
+            for (int64_t b = first; b < last && sees; ++b) {
+                ask(r * blocks.count + b, panels * blocks.count);
+                const int64_t begin = blocks.begin(b), end = blocks.end(b);
+                if (!invisible(p, s, rows, begin, end))
+                    panel.add_keys(begin, end, packed.keys(b - first), packed.values(b - first));
+            }
+            if (is_last)
+                panel.write();
+            else
+                panel.keep(kept, r);
+        });
+    }
 }
 
 // Rows of a packed tensor that belong to no sequence.
@@ -56,12 +89,12 @@ bool has_few_rows(const AttentionProblem& p, const Sequence& s) {
     const int64_t rows = p.heads_q / p.heads_k * s.seqlen_q;
     return rows <= kFewRows && s.seqlen_k >= 2 * rows;
 }
-// Tiles of bf16 multiply more than a few rows faster than vectors do, packing included.
+// Tiles multiply more than a few rows faster than vectors do, packing included, but for fp32.
 template <class T>
 bool tiles_pay(const AttentionProblem& p, const Sequence& s) {
     constexpr int64_t kRows = 8;
     using U = typename UnitOf<T>::type;
-    return U::kTiles && U::kParts == 1 && p.heads_q / p.heads_k * s.seqlen_q > kRows;
+    return U::kTiles && U::kParts < 3 && p.heads_q / p.heads_k * s.seqlen_q > kRows;
 }
 
 // The panel's way through keys [first, last), which are packed for it alone.
@@ -105,7 +138,7 @@ void attend_few(const AttentionProblem& p, const Sequence& s, int64_t first_head
     const int64_t stride = Panels(p.head_dim).padded_columns();
     Buffer<float> out(kPanelRows * stride);
     for (int64_t head = first_head, i = 0; head < last_head; ++head) {
-        panel.start(head, 0);
+        panel.start(RowBlock<kPanelRows>(p, s, head, 0));
         stream_keys(panel, head, first, last);
         panel.rows_of_sums(out.get(), stride);
         for (int64_t r = 0; r < panel.block.count; ++r, ++i)
@@ -117,8 +150,8 @@ void attend_few(const AttentionProblem& p, const Sequence& s, int64_t first_head
 template <class T>
 void attend_head(const AttentionProblem& p, int64_t index) {
     const Sequence s(p, index / p.heads_k);
-    const int64_t head = index % p.heads_k, blocks_of_rows = row_blocks<kPanelRows>(p, s);
-    if (blocks_of_rows == 0) return;
+    const int64_t head = index % p.heads_k;
+    if (s.seqlen_q == 0) return;
     if (has_few_rows(p, s)) {
         attend_few<T>(p, s, head, head + 1, 0, s.seqlen_k,
                       [&](int64_t, const Row& row, const float* out, float reference, float sum) {
@@ -126,15 +159,11 @@ void attend_head(const AttentionProblem& p, int64_t index) {
                       });
         return;
     }
-    const ProductScope scope;
-    const KeyBlocks blocks(s.seqlen_k, kForwardKeys);
-    PackedKeys<T> packed(blocks.count, blocks.longest, p.head_dim);
-    for (int64_t b = 0; b < blocks.count; ++b) pack_block(p, s, head, blocks, b, packed);
-    OnlineColumns<T> panel(p, s, blocks.longest);
     const NextHead<T> next(p, index);
-    for (int64_t r = 0; r < blocks_of_rows; ++r)
-        attend(panel, head, r * kPanelRows, blocks, packed,
-               [&](int64_t b) { next.ask_for_part(r * blocks.count + b, blocks_of_rows * blocks.count); });
+    const auto in_turn = [](int64_t count, const auto& task) {
+        for (int64_t i = 0; i < count; ++i) task(i);
+    };
+    attend_rows<T>(p, s, head, in_turn, [&](int64_t part, int64_t parts) { next.ask_for_part(part, parts); });
 }
 
 // Few rows, whose keys are cut into parts that run side by side, and heads into ranges if parts are too few for that.
@@ -181,15 +210,8 @@ void forward(const AttentionProblem& p) {
     // Few heads: the threads share the packing and the rows of one head after the other.
     for (int64_t task = 0; task < heads; ++task) {
         const Sequence s(p, task / p.heads_k);
-        const int64_t head = task % p.heads_k;
-        const KeyBlocks blocks(s.seqlen_k, kForwardKeys);
-        PackedKeys<T> packed(blocks.count, blocks.longest, p.head_dim);
-        parallel_for(blocks.count, p.threads, [&](int64_t b) { pack_block(p, s, head, blocks, b, packed); });
-        parallel_for(row_blocks<kPanelRows>(p, s), p.threads, [&](int64_t r) {
-            const ProductScope scope;
-            OnlineColumns<T> panel(p, s, blocks.longest);
-            attend(panel, head, r * kPanelRows, blocks, packed, [](int64_t) {});
-        });
+        const auto side_by_side = [&](int64_t count, const auto& one) { parallel_for(count, p.threads, one); };
+        attend_rows<T>(p, s, task % p.heads_k, side_by_side, [](int64_t, int64_t) {});
     }
 }
 

@@ -14,10 +14,13 @@ inline void hide(float* scores, int64_t begin, int64_t end) {
 template <class Block>
 bool has_tile(const AttentionProblem& p, const Sequence& s, const Block& block, int64_t begin, int64_t end,
               bool visibility) {
+    const int64_t first = begin / p.tokens_per_tile, last = (end - 1) / p.tokens_per_tile;
+    if (last < SeenTiles::kTiles)
+        return ((visibility ? block.tiles.some : ~block.tiles.all) & SeenTiles::bits(first, last)) != 0;
     const FlagTensor& visible = p.visible;
     for (int64_t r = 0; r < block.count; ++r) {
         const bool* row = visible.data + s.index * visible.batch_stride + block.rows[r].position * visible.row_stride;
-        for (int64_t tile = begin / p.tokens_per_tile; tile <= (end - 1) / p.tokens_per_tile; ++tile)
+        for (int64_t tile = first; tile <= last; ++tile)
             if (row[tile * visible.column_stride] == visibility) return true;
     }
     return false;

@@ -14,6 +14,24 @@ namespace vlmk::VLMK_ISA {
 // Query rows of a panel.
 constexpr int64_t kPanelRows = kPanelVectors * kLanes;
 
+// Panels of one head that wait for more keys.
+struct KeptPanels {
+    int64_t out_size;
+    Buffer<float> out;
+    Buffer<SoftmaxState> states;
+    Buffer<bool> empty;
+
+    KeptPanels(int64_t panels, int64_t head_dim)
+        : out_size(Panels(head_dim).padded_columns() * kPanelRows),
+          out(panels * out_size),
+          states(panels * kPanelVectors),
+          empty(panels) {
+        for (int64_t i = 0; i < panels; ++i) empty[i] = true;
+    }
+    float* out_of(int64_t panel) const { return out.get() + panel * out_size; }
+    SoftmaxState* state_of(int64_t panel) const { return states.get() + panel * kPanelVectors; }
+};
+
 template <class T>
 class OnlineColumns {
     using U = typename UnitOf<T>::type;
@@ -34,19 +52,33 @@ class OnlineColumns {
           probabilities_(U::kDepth > 1 ? units<U>(max_keys) * kPanelRows : 0),
           out_(dim_rows_ * kPanelRows) {}
 
-    // Goes on with the rows from `first_row` on, counted over the heads that share the key head.
-    void start(int64_t key_head, int64_t first_row) {
-        block = {p, s, key_head, first_row};
+    // Goes on with these rows, which have seen nothing.
+    void start(const RowBlock<kPanelRows>& rows) {
+        block = rows;
         panel_ = Panels(block.count);
         stride_ = panel_.padded_columns();
         for (SoftmaxState& state : state_) state = {};
         empty_ = true;
+        has_queries_ = false;
+    }
+    // After start(): goes on from what keep() left.
+    void resume(const KeptPanels& kept, int64_t index) {
+        empty_ = kept.empty[index];
+        if (empty_) return;
+        convert_row(out_.get(), kept.out_of(index), dim_rows_ * stride_);
+        for (int64_t v = 0; v < panel_.vectors; ++v) state_[v] = kept.state_of(index)[v];
+    }
+    void keep(const KeptPanels& kept, int64_t index) const {
+        kept.empty[index] = empty_;
+        if (empty_) return;
+        convert_row(kept.out_of(index), out_.get(), dim_rows_ * stride_);
+        for (int64_t v = 0; v < panel_.vectors; ++v) kept.state_of(index)[v] = state_[v];
     }
 
     // Keys [begin, end): rows of K, for tiles whole vectors of them, and columns of V.
     void add_keys(int64_t begin, int64_t end, const LeftSide<U>& keys, const LeftSide<U>& values) {
         const int64_t count = end - begin;
-        if (empty_) pack_queries();
+        if (!has_queries_) pack_queries();
         product<U>(false, U::kTiles ? whole_vectors(count) : count, keys,
                    {panel_, units<U>(p.head_dim), queries_.get()}, scores_.get(), stride_);
         const float factor = finish_columns(p, s, block, begin, end, scores_.get(), stride_);
@@ -79,6 +111,10 @@ class OnlineColumns {
                 rows[i] = row_pointer<T>(p.out, s, s.first_q, row.head, row.position);
                 if (p.lse != nullptr) p.lse[lse_index(p, s, row.head, row.position)] = lse[i];
             }
+            if (empty_) {
+                for (int64_t i = 0; i < count; ++i) fill_zero(rows[i], p.head_dim);
+                continue;
+            }
             for (int64_t c = 0; c < p.head_dim; c += kLanes) {
                 Vec columns[kLanes];
                 // Rows that saw nothing give 0; NaN compares unequal to 0 and stays NaN.
@@ -104,6 +140,7 @@ class OnlineColumns {
     }
 
     void pack_queries() {
+        has_queries_ = true;
         const BlockRows<T> rows(p.query, p, s, block);
         pack_transposed<U>(queries_.get(), panel_, rows.data, rows.stride, p.head_dim);
         if (!rows.in_place()) return;
@@ -119,7 +156,7 @@ class OnlineColumns {
     Buffer<Unit> probabilities_;
     Buffer<float> out_;
     SoftmaxState state_[kPanelVectors];
-    bool empty_ = true;
+    bool empty_ = true, has_queries_ = false;
 };
 
 }  // namespace vlmk::VLMK_ISA

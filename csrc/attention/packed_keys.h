@@ -22,6 +22,11 @@ class PackedKeys {
           keys_(blocks * key_size_),
           values_(blocks * value_layout_.size) {}
 
+    static int64_t block_bytes(int64_t max_keys, int64_t head_dim) {
+        const int64_t keys = whole_vectors(max_keys) * RowUnits<U>(head_dim).stride,
+                      values = ColumnUnits<U>(max_keys, head_dim).size;
+        return (keys + values) * static_cast<int64_t>(sizeof(Unit));
+    }
     // Keys [begin, begin + length) become block `block`.
     void pack(const AttentionProblem& p, const Sequence& s, int64_t head, int64_t begin, int64_t length,
               int64_t block) {

@@ -46,12 +46,31 @@ inline Row make_row(const AttentionProblem& p, const Sequence& s, int64_t head, 
     return {head, position, low, high};
 }
 
+// Which of the first 64 tiles of keys rows see, a bit each.
+struct SeenTiles {
+    static constexpr int64_t kTiles = 64;
+    uint64_t some = 0, all = ~uint64_t{0};  // rows
+
+    void add(const AttentionProblem& p, const Sequence& s, const Row& row) {
+        const FlagTensor& visible = p.visible;
+        const bool* flags = visible.data + s.index * visible.batch_stride + row.position * visible.row_stride;
+        const int64_t tiles = std::min((s.seqlen_k + p.tokens_per_tile - 1) / p.tokens_per_tile, kTiles);
+        uint64_t seen = 0;
+        for (int64_t t = 0; t < tiles; ++t) seen |= uint64_t{flags[t * visible.column_stride]} << t;
+        some |= seen;
+        all &= seen;
+    }
+    // The bits of tiles [first, last].
+    static uint64_t bits(int64_t first, int64_t last) { return ~uint64_t{0} >> (63 - last) & ~uint64_t{0} << first; }
+};
+
 // Up to Capacity rows of the heads that share one key head, heads one after the other.
 template <int64_t Capacity>
 struct RowBlock {
     int64_t count = 0;
     int64_t low = 0, high = 0;                // union of the rows' key ranges
     int64_t common_low = 0, common_high = 0;  // what all rows see of causality and window
+    SeenTiles tiles;
     Row rows[Capacity];
 
     RowBlock() {}
@@ -66,6 +85,7 @@ struct RowBlock {
             rows[r] = make_row(p, s, head, position);
             common_low = std::max(common_low, rows[r].low);
             common_high = std::min(common_high, rows[r].high);
+            if (p.visible.data != nullptr) tiles.add(p, s, rows[r]);
             if (rows[r].low >= rows[r].high) continue;
             low = std::min(low, rows[r].low);
             high = std::max(high, rows[r].high);
