@@ -40,13 +40,13 @@ void attend_rows(const AttentionProblem& p, const Sequence& s, int64_t head, con
     const int64_t panels = row_blocks<kPanelRows>(p, s);
     const KeyBlocks blocks(s.seqlen_k, kForwardKeys);
     const SeenBlocks seen(p, s, head, blocks);
-    const int64_t chunk =
-        std::max<int64_t>(cache_sizes().second / 2 / PackedKeys<T>::block_bytes(blocks.longest, p.head_dim), 1);
-    const int64_t chunks = std::max<int64_t>((blocks.count + chunk - 1) / chunk, 1);
-    PackedKeys<T> packed(std::min(chunk, blocks.count), blocks.longest, p.head_dim);
+    const int64_t bytes = blocks.count * PackedKeys<T>::block_bytes(blocks.longest, p.head_dim),
+                  room = cache_sizes().second / 4 * 3, chunks = std::max<int64_t>((bytes + room - 1) / room, 1),
+                  chunk = (blocks.count + chunks - 1) / chunks;
+    PackedKeys<T> packed(chunk, blocks.longest, p.head_dim);
     const KeptPanels kept(chunks > 1 ? panels : 0, p.head_dim);
     for (int64_t c = 0; c < chunks; ++c) {
-        const int64_t first = c * chunk, last = std::min(first + chunk, blocks.count);
+        const int64_t first = std::min(c * chunk, blocks.count), last = std::min(first + chunk, blocks.count);
         each(last - first, [&](int64_t i) {
             if (seen[first + i]) packed.pack(p, s, head, blocks.begin(first + i), blocks.length(first + i), i);
         });
