@@ -113,3 +113,16 @@ def test_memory_stays_far_below_the_matrix(native):
     big = torch.randn(20_000, 8, requires_grad=True)
     vk.contrastive_loss(big, big.detach(), 1.0).backward()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+def test_sigmoid_gradients_twice(backend: str) -> None:
+    """A graph that is kept gives its gradients again."""
+    g = torch.Generator().manual_seed(0)
+    image, text = (torch.randn(40, 24, generator=g, requires_grad=True) for _ in range(2))
+    scale, bias = torch.tensor(3.0, requires_grad=True), torch.tensor(-2.0, requires_grad=True)
+    loss = vk.sigmoid_loss(image, text, scale, bias)
+    inputs = (image, text, scale, bias)
+    first = torch.autograd.grad(loss, inputs, torch.tensor(0.5), retain_graph=True)
+    second = torch.autograd.grad(loss, inputs, torch.tensor(2.0))
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(4 * a, b, rtol=1e-5, atol=1e-7)

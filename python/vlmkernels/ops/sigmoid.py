@@ -219,18 +219,20 @@ class _SigmoidTotal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factor: float, *args: Any) -> Tensor:
         loss, grads = _loss_and_grads(factor, *args)
-        ctx.save_for_backward(*grads, *args[:6])
-        ctx.factor, ctx.options = factor, args[6:]
+        ctx.save_for_backward(*args[:6])
+        ctx.grads, ctx.factor, ctx.options = grads, factor, args[6:]
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        grads, inputs = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
-        if torch.is_grad_enabled():  # the operator refuses a second derivative
-            weights = (grad * ctx.factor).expand(inputs[0].shape[0])
-            found = torch.ops.vlmkernels.sigmoid_backward(weights, *inputs, *ctx.options)
+        # Matrices of the size of the features: the first derivative takes them instead of copies, a second walk remakes them.
+        grads, ctx.grads = ctx.grads, None
+        if torch.is_grad_enabled() or grads is None:  # the operator refuses a second derivative
+            inputs = ctx.saved_tensors
+            run = torch.ops.vlmkernels.sigmoid_backward if torch.is_grad_enabled() else _run_backward
+            found = run((grad * ctx.factor).expand(inputs[0].shape[0]), *inputs, *ctx.options)
         else:
-            found = tuple(g * grad for g in grads)
+            found = tuple(g.mul_(grad) for g in grads)
         needs = ctx.needs_input_grad[1:5]
         return (None, *(g if need else None for g, need in zip(found, needs, strict=True)), *[None] * 5)
 
