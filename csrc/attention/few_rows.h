@@ -97,8 +97,7 @@ class FewRows {
           queries_(heads * block_.count * dims_),
           out_(heads * block_.count * dims_),
           reference_(heads * block_.count),
-          sum_(heads * block_.count),
-          copy_(one_tile() ? 0 : std::max(kLanes * dims_, kStreamKeys * kTileWidth * kLanes)) {
+          sum_(heads * block_.count) {
         fill_zero(queries_.get(), heads * block_.count * dims_);
         fill_zero(out_.get(), heads * block_.count * dims_);
         for (int64_t i = 0; i < heads * block_.count; ++i) {
@@ -153,47 +152,22 @@ class FewRows {
         for (int64_t i = first; i < first + count; ++i) ask_for(rows + i * stride, p.head_dim);
     }
 
-    // Rows that are used by several tiles of queries are copied first: they may lie a page apart, where they push each
-    // other out of the first cache, and are converted once.
-    bool one_tile() const { return block_.count <= kTileQueries; }
-
-    void score_keys(int64_t first, const T* key, int64_t keys, float* scores) {
+    void score_keys(int64_t first, const T* key, int64_t keys, float* scores) const {
         const float* queries = queries_.get() + first * dims_;
-        if (one_tile())
-            return detail::for_query_tiles(block_.count, [&](auto count, int64_t r) {
-                detail::score<count>(queries + r * dims_, dims_, key, p.key.row_stride, keys, p.head_dim,
-                                     scores + r * kStreamKeys);
-            });
-        copy(key, p.key.row_stride, keys, p.head_dim, dims_);
         detail::for_query_tiles(block_.count, [&](auto count, int64_t r) {
-            detail::score<count>(queries + r * dims_, dims_, copy_.get(), dims_, keys, dims_, scores + r * kStreamKeys);
+            detail::score<count>(queries + r * dims_, dims_, key, p.key.row_stride, keys, p.head_dim,
+                                 scores + r * kStreamKeys);
         });
     }
 
     // out += P V for kVectors vectors of columns from column c on.
     template <int kVectors>
-    void add_columns(int64_t first, const T* value, int64_t keys, int64_t c) {
-        constexpr int64_t kWidth = kVectors * kLanes;
-        const int64_t left = p.head_dim - c;
+    void add_columns(int64_t first, const T* value, int64_t keys, int64_t c) const {
         float* out = out_.get() + first * dims_ + c;
-        if (one_tile())
-            return detail::for_query_tiles(block_.count, [&](auto count, int64_t r) {
-                detail::add_values<count, kVectors>(scores_ + r * kStreamKeys, kStreamKeys, value + c,
-                                                    p.value.row_stride, keys, left, out + r * dims_, dims_);
-            });
-        copy(value + c, p.value.row_stride, keys, left, kWidth);
         detail::for_query_tiles(block_.count, [&](auto count, int64_t r) {
-            detail::add_values<count, kVectors>(scores_ + r * kStreamKeys, kStreamKeys, copy_.get(), kWidth, keys,
-                                                kWidth, out + r * dims_, dims_);
+            detail::add_values<count, kVectors>(scores_ + r * kStreamKeys, kStreamKeys, value + c, p.value.row_stride,
+                                                keys, p.head_dim - c, out + r * dims_, dims_);
         });
-    }
-
-    // `count` rows as floats, `width` (whole vectors) of each, zeros past `left`.
-    void copy(const T* from, int64_t stride, int64_t count, int64_t left, int64_t width) {
-        float* to = copy_.get();
-        for (int64_t i = 0; i < count; ++i, from += stride, to += width)
-            for (int64_t c = 0; c < width; c += kLanes)
-                store(to + c, left > c ? load_partial(from + c, left - c) : Vec{});
     }
 
     // Scores of one row become probabilities.
@@ -224,7 +198,7 @@ class FewRows {
     const int64_t first_head_, heads_;
     RowBlock<kFewRows> block_;  // of the first head: the others' differ by the head alone
     const int64_t dims_;
-    Buffer<float> queries_, out_, reference_, sum_, copy_;
+    Buffer<float> queries_, out_, reference_, sum_;
     alignas(64) float scores_[kFewRows * kStreamKeys];
 };
 
