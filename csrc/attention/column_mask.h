@@ -3,6 +3,7 @@
 #include "attention/mask.h"
 #include "core/buffer.h"
 #include "simd/product.h"
+#include "simd/rows.h"
 #include "simd/transpose.h"
 
 namespace vlmk::VLMK_ISA {
@@ -75,6 +76,8 @@ float finish_columns(const AttentionProblem& p, const Sequence& s, const Block& 
     for (int64_t r = 0; r < block.count; ++r)
         factor = finish_scores(p, s, block.rows[r], begin, end, padded, rows.get() + r * row_stride,
                                slopes != nullptr ? slope_rows.get() + r * row_stride : nullptr);
+    // Columns without a row have probability 0, and slopes that are numbers: 0 times what memory held may be NaN.
+    if (slopes != nullptr) fill_zero(slope_rows.get() + block.count * row_stride, (stride - block.count) * row_stride);
     transpose_into(scores, stride, rows.get(), row_stride, stride, count);
     if (slopes != nullptr) transpose_into(slopes, stride, slope_rows.get(), row_stride, stride, count);
     return factor;
