@@ -1,10 +1,7 @@
-// Block sizes of the CPU attention kernels. They depend on the problem and on the size of the caches, never on the
-// number of threads, so that results do not either.
+// Block sizes of the CPU attention kernels. They do not depend on the number of threads, so that results do not either.
 #pragma once
-#include <algorithm>
 #include <cstdint>
 
-#include "core/cache.h"
 #include "core/inline.h"
 
 namespace vlmk {

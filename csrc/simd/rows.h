@@ -175,11 +175,6 @@ class UnitColumns {
     Buffer<typename U::Unit> data_;
 };
 
-// sum = sum * factor + addend
-inline void rescale_add(float* sum, float factor, const float* addend, int64_t padded) {
-    for (int64_t i = 0; i < padded; i += kLanes) store(sum + i, load(sum + i) * splat(factor) + load(addend + i));
-}
-
 // <a, b> in fp32, several partial sums side by side.
 template <class A, class B>
 inline float dot(const A* a, const B* b, int64_t count) {
